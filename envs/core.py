@@ -1,0 +1,139 @@
+"""What a world is: data in frozen pytrees, behaviour in NamedTuples of pure functions.
+
+Shapes: B worlds, T time, H W C image. This module imports no simulator.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+from jax import lax
+
+State: TypeAlias = Any
+"""A world's state: a pytree of arrays, opaque to everyone but the world itself."""
+World: TypeAlias = Any
+"""A world's large constant data (a pool of tracks): a pytree, passed in, never captured."""
+
+
+class Box(NamedTuple):
+    """An array within bounds.
+
+    `low` and `high` are tuples with one entry per component of a flat action, or of
+    length 1 where all components share the bound (images: (0,) and (255,)).
+    """
+
+    shape: tuple[int, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    dtype: str = "float32"
+
+
+class Discrete(NamedTuple):
+    """One of `n` choices, an i32 scalar in [0, n)."""
+
+    n: int
+
+
+class Spec(NamedTuple):
+    """The static, hashable facts of a world.
+
+    Attributes:
+      observation: the image, u8[H, W, C].
+      action: f32 vector within a `Box`, or a `Discrete` choice.
+      max_steps: steps after which an episode is truncated at the latest.
+      fps: steps per second of simulated time, for videos.
+      action_repeat: game frames that one step plays; each is a frame in a video.
+    """
+
+    observation: Box
+    action: Box | Discrete
+    max_steps: int
+    fps: int
+    action_repeat: int = 1
+
+
+class Outcome(NamedTuple):
+    """What one step returned.
+
+    Attributes:
+      reward: f32[].
+      terminated: bool[], the world ended the episode: its value afterwards is 0.
+      truncated: bool[], the clock ended it: its value afterwards is not 0.
+      metrics: named scalars, for logs only.
+    """
+
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    metrics: Mapping[str, jax.Array]
+
+
+class Environment(NamedTuple):
+    """One world, as pure functions of its state.
+
+    Attributes:
+      spec: static facts.
+      world: pytree of constant arrays, () where there is none. It is an argument of
+        every function so that another pool of the same shapes never retraces.
+      reset: (world, episode i32[], key) -> State. `episode` names the level: an index
+        into the pool, or a simulator's seed.
+      step: (world, State, action, key) -> (State, Outcome). Moves, draws nothing.
+      observe: (world, State) -> u8[H, W, C], the picture for the agent.
+      paint: (world, State, height, width) -> u8[height, width, 3] on the host, in
+        numpy: the same state and camera, large and smooth, for people.
+      background: (world, State) -> bool[H, W], the pixels that a distraction may
+        replace, or None where the world cannot tell.
+    """
+
+    spec: Spec
+    world: World
+    reset: Callable[[World, jax.Array, jax.Array], State]
+    step: Callable[[World, State, jax.Array, jax.Array], tuple[State, Outcome]]
+    observe: Callable[[World, State], jax.Array]
+    paint: Callable[[World, State, int, int], np.ndarray]
+    background: Callable[[World, State], jax.Array] | None = None
+
+
+class Loop(NamedTuple):
+    """The two loop primitives that a rollout is written with.
+
+    Attributes:
+      scan: (body, carry, xs, length) -> (carry, ys), as `jax.lax.scan`.
+      until: (done, body, carry) -> carry, repeats `body` until `done(carry)`.
+    """
+
+    scan: Callable[..., Any]
+    until: Callable[..., Any]
+
+
+def _until(done: Callable, body: Callable, carry: Any) -> Any:
+    return lax.while_loop(lambda c: ~done(c), body, carry)
+
+
+LAX = Loop(scan=lax.scan, until=_until)
+"""The loops of worlds that are JAX themselves."""
+
+
+class VectorEnv(NamedTuple):
+    """The same world B times, in lockstep.
+
+    Attributes:
+      spec, world: as in `Environment`.
+      size: B.
+      loop: the loops that drive it.
+      reset: (world, episodes i32[B], keys [B]) -> states.
+      step: (world, states, actions [B, ...], keys [B]) -> (states, Outcome [B]).
+      observe: (world, states) -> u8[B, H, W, C].
+      restart: (world, states, done bool[B], episodes, keys) -> states, where the done
+        worlds have begun the given episodes and the others go on.
+    """
+
+    spec: Spec
+    world: World
+    size: int
+    loop: Loop
+    reset: Callable[[World, jax.Array, jax.Array], State]
+    step: Callable[[World, State, jax.Array, jax.Array], tuple[State, Outcome]]
+    observe: Callable[[World, State], jax.Array]
+    restart: Callable[[World, State, jax.Array, jax.Array, jax.Array], State]
