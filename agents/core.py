@@ -36,9 +36,7 @@ class Policy(NamedTuple):
 
     init: Callable[[jax.Array], Params]
     start: Callable[[], Carry]
-    act: Callable[
-        [Params, Carry, jax.Array, jax.Array | None], tuple[Carry, Decision]
-    ]
+    act: Callable[[Params, Carry, jax.Array, jax.Array | None], tuple[Carry, Decision]]
 
 
 class Learner(NamedTuple):

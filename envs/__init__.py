@@ -1,0 +1,1 @@
+"""Worlds: JAX simulators, adapters for others, transforms and distractions."""

@@ -13,7 +13,7 @@ from jax import lax
 State: TypeAlias = Any
 """A world's state: a pytree of arrays, opaque to everyone but the world itself."""
 World: TypeAlias = Any
-"""A world's large constant data (a pool of tracks): a pytree, passed in, never captured."""
+"""A world's large constant data (a pool of tracks): a pytree, always an argument."""
 
 
 class Box(NamedTuple):

@@ -1,0 +1,1 @@
+"""Behaviour and learning: policies, rollouts, losses, evolution strategies."""

@@ -1,0 +1,137 @@
+"""Image <-> patches: the projection of possibly overlapping patches, patch centres.
+
+Patches are VALID windows in row-major order: L = rows * columns of them, where
+rows = (H - window) // stride + 1 and columns likewise.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def grid(height: int, width: int, window: int, stride: int) -> tuple[int, int]:
+    """Number of patches (rows, columns) that fit an image without padding.
+
+    Args:
+      height: image height in pixels.
+      width: image width in pixels.
+      window: side of the square patches in pixels.
+      stride: distance between neighbouring patches in pixels.
+
+    Raises:
+      ValueError: where window or stride is below 1, or no window fits the image.
+    """
+    if window < 1 or stride < 1:
+        raise ValueError(
+            f"window={window} and stride={stride} must both be at least 1 pixel."
+        )
+    if window > min(height, width):
+        raise ValueError(
+            f"window={window} does not fit an image of {height}x{width} pixels; "
+            f"choose a window of at most {min(height, width)}."
+        )
+    return (height - window) // stride + 1, (width - window) // stride + 1
+
+
+def centres(height: int, width: int, window: int, stride: int) -> np.ndarray:
+    """Centre pixel (row, column) of every patch, `window // 2 + i * stride`.
+
+    Args:
+      height: image height in pixels.
+      width: image width in pixels.
+      window: side of the square patches in pixels.
+      stride: distance between neighbouring patches in pixels.
+
+    Returns:
+      f32[L, 2] in pixels, a numpy constant.
+    """
+    rows, columns = grid(height, width, window, stride)
+    index = np.stack(np.indices((rows, columns)), axis=-1).reshape(-1, 2)
+    return (window // 2 + index * stride).astype(np.float32)
+
+
+def project(
+    image: jax.Array,
+    weights: jax.Array,
+    bias: jax.Array | None = None,
+    stride: int = 1,
+) -> jax.Array:
+    """Affine projection of every patch, without materialising overlapping patches.
+
+    The image is cut into stride-sized cells. Each cell is multiplied once by the
+    blocks of the kernel (padded to whole cells) that can lie over it, and a patch sums
+    the results of the cells that it covers. The product is a plain matrix product, also
+    under `vmap` over images that share the weights.
+
+    Args:
+      image: u8[H, W, C], taken as intensities in [0, 255] / 255, or f32[H, W, C].
+      weights: f32[window, window, C, d].
+      bias: f32[d], or None.
+      stride: distance between neighbouring patches in pixels.
+
+    Returns:
+      f32[L, d], patches in row-major order.
+
+    Raises:
+      ValueError: where the shapes do not fit each other.
+    """
+    if image.ndim != 3:
+        raise ValueError(
+            f"image has shape {image.shape}; expected one image [H, W, C] "
+            "(map a batch with jax.vmap)."
+        )
+    if weights.ndim != 4 or weights.shape[0] != weights.shape[1]:
+        raise ValueError(
+            f"weights have shape {weights.shape}; expected [window, window, C, d]."
+        )
+    height, width, channels = image.shape
+    window, _, inputs, depth = weights.shape
+    if inputs != channels:
+        raise ValueError(
+            f"weights expect {inputs} channels, the image has {channels}; "
+            "make the two equal."
+        )
+    rows, columns = grid(height, width, window, stride)
+    if image.dtype == jnp.uint8:
+        image = image.astype(weights.dtype)
+        weights = weights * np.float32(1 / 255)
+
+    blocks = math.ceil(window / stride)  # cells under a patch, per axis
+    side = min(window, stride)  # a cell leaves out the pixels between patches
+    cells = _cells(image, rows + blocks - 1, columns + blocks - 1, stride, side)
+    kernel = _kernel_blocks(weights, blocks, side)
+    # Row by row of kernel blocks, so that the intermediate is `blocks` (not its
+    # square) times the size of the result.
+    out = jnp.zeros((), weights.dtype)
+    for down in range(blocks):
+        part = cells[down : down + rows].reshape(-1, cells.shape[-1]) @ kernel[down]
+        part = part.reshape(rows, -1, blocks, depth)
+        for right in range(blocks):
+            out = out + part[:, right : right + columns, right]
+    out = out.reshape(rows * columns, depth)
+    return out if bias is None else out + bias[None, :]
+
+
+def _cells(
+    image: jax.Array, rows: int, columns: int, stride: int, side: int
+) -> jax.Array:
+    """[H, W, C] -> [rows, columns, side * side * C]."""
+    height, width = rows * stride, columns * stride
+    image = image[:height, :width]
+    missing = (height - image.shape[0], width - image.shape[1])
+    image = jnp.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)))
+    image = image.reshape(rows, stride, columns, stride, -1)[:, :side, :, :side]
+    return image.swapaxes(1, 2).reshape(rows, columns, -1)
+
+
+def _kernel_blocks(weights: jax.Array, blocks: int, side: int) -> jax.Array:
+    """[window, window, C, d] -> [blocks, side * side * C, blocks * d]."""
+    window, _, channels, depth = weights.shape
+    padding = (0, blocks * side - window)
+    weights = jnp.pad(weights, (padding, padding, (0, 0), (0, 0)))
+    weights = weights.reshape(blocks, side, blocks, side, channels, depth)
+    return weights.transpose(0, 1, 3, 4, 2, 5).reshape(
+        blocks, side * side * channels, blocks * depth
+    )

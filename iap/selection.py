@@ -1,0 +1,40 @@
+"""Scores -> the k best patches."""
+
+import enum
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class Order(enum.Enum):
+    """The order in which chosen patches are handed on.
+
+    Position order was learned from about twice as fast by evolution: ranks flicker
+    from frame to frame, sorted positions read as an outline.
+    """
+
+    rank = "rank"
+    position = "position"
+
+
+def select(scores: jax.Array, k: int, order: Order = Order.position) -> jax.Array:
+    """Indices of the k largest scores; of equal scores the lowest index wins.
+
+    Args:
+      scores: f32[L].
+      k: how many, between 1 and L.
+      order: by falling score, or by rising index.
+
+    Returns:
+      i32[k].
+
+    Raises:
+      ValueError: where k is not between 1 and L.
+    """
+    if not 1 <= k <= scores.shape[0]:
+        raise ValueError(
+            f"top_k={k} must be between 1 and the number of patches, {scores.shape[0]}."
+        )
+    _, index = lax.top_k(lax.stop_gradient(scores), k)
+    return jnp.sort(index) if order is Order.position else index
