@@ -45,8 +45,10 @@ class Learner(NamedTuple):
     Attributes:
       init: key -> state, a pytree of arrays: all that a checkpoint must hold.
       update: (state, world, key) -> (state, metrics). One iteration, jitted; `key` is
-        the iteration's own. Metrics are scalars.
+        the iteration's own, `world` has been placed. Metrics are scalars; `decisions`
+        and `frames` count this iteration's experience.
       acting: state -> params, the policy to evaluate and to ship.
+      place: world -> world, its constant data copied to the learner's devices, once.
     """
 
     init: Callable[[jax.Array], LearnerState]
@@ -54,3 +56,4 @@ class Learner(NamedTuple):
         [LearnerState, Any, jax.Array], tuple[LearnerState, Mapping[str, jax.Array]]
     ]
     acting: Callable[[LearnerState], Params]
+    place: Callable[[Any], Any]

@@ -5,8 +5,10 @@ stands between a strategy and a world: common random numbers, devices, chunks, a
 becomes of a return that is not a number.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import contextlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -55,7 +57,7 @@ class Strategy(Enum):
     xNES = "xNES"
 
 
-class Mapping_(Enum):  # noqa: N801
+class Mapping(Enum):
     """How members of a population share a device."""
 
     auto = "auto"
@@ -91,7 +93,7 @@ class ESConfig:
     learning_rate: float = 0.0
     params: dict[str, float] = field(default_factory=dict)
     patience: int = 10
-    mapping: Mapping_ = Mapping_.auto
+    mapping: Mapping = Mapping.auto
     chunk: int = 0
 
 
@@ -107,3 +109,220 @@ class ESState(NamedTuple):
     strategy: Any
     skipped: jax.Array
     nonfinite: jax.Array
+
+
+def make(
+    config: ESConfig,
+    policy: Policy,
+    env: VectorEnv,
+    levels: int,
+    devices: Sequence[jax.Device],
+) -> Learner:
+    """An evolution strategy over a policy's parameters.
+
+    Args:
+      config: its settings.
+      policy: what is evolved.
+      env: `config.episodes` worlds, those of one member.
+      levels: how many levels the world's pool holds.
+      devices: the population is split evenly over as many of them as divide it.
+
+    Returns:
+      A learner whose metrics are return_mean, return_best, return_worst and return_sd
+      over the members, decisions and frames of the generation, std (the distribution's
+      mean standard deviation, where it has one), and the totals nonfinite and skipped.
+
+    Raises:
+      ValueError: settings that the strategy or the world cannot have.
+    """
+    _check(config, env)
+    example = policy.init(jax.random.key(0))
+    strategy, params = _strategy(config, example)
+    count = max(n for n in range(1, len(devices) + 1) if config.population % n == 0)
+    mesh = Mesh(np.asarray(devices[:count]), ("population",))
+    split = NamedSharding(mesh, PartitionSpec("population"))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    evaluate = _evaluation(config, policy, env, mesh)
+
+    def init(key: jax.Array) -> ESState:
+        # The mean starts at zero, as AttentionAgent's does: what tells members apart
+        # is then all the strategy's own.
+        mean = jax.tree.map(jnp.zeros_like, example)
+        with _lenient():
+            state = strategy.init(key, mean, params)
+        zero = jnp.int32(0)
+        return ESState(_strong(state), skipped=zero, nonfinite=zero)
+
+    @jax.jit
+    def ask(state, key):
+        with _lenient():
+            population, state = strategy.ask(key, state, params)
+        return population, _strong(state)
+
+    @jax.jit
+    def tell(state: ESState, asked, population, stats: EpisodeStats, key):
+        member = stats.returns.mean(axis=1)
+        finite = jnp.isfinite(member)
+        worst = jnp.min(member, where=finite, initial=jnp.inf)
+        usable = jnp.where(finite, member, worst)
+        with _lenient():
+            # evosax minimises: the one place where the sign flips.
+            told, _ = strategy.tell(key, population, -usable, asked, params)
+        some = finite.any()
+        evolved = jax.tree.map(
+            lambda new, old: jnp.where(some, new, old), _strong(told), state.strategy
+        )
+        state = ESState(
+            strategy=evolved,
+            skipped=state.skipped + jnp.where(some, 0, 1),
+            nonfinite=state.nonfinite + jnp.sum(~finite, dtype=jnp.int32),
+        )
+        metrics = {
+            "return_mean": jnp.mean(member, where=finite),
+            "return_best": jnp.max(member, where=finite, initial=-jnp.inf),
+            "return_worst": worst,
+            "return_sd": jnp.std(member, where=finite),
+            "decisions": stats.decisions.sum(),
+            "frames": stats.frames.sum(),
+            "nonfinite": state.nonfinite,
+            "skipped": state.skipped,
+        }
+        if hasattr(evolved, "std"):
+            metrics["std"] = jnp.mean(evolved.std)
+        return state, metrics
+
+    def update(state: ESState, world, key):
+        population, asked = ask(state.strategy, names.stream(key, "ask"))
+        episodes = jax.random.randint(
+            names.stream(key, "levels"), (config.episodes,), 0, levels, jnp.int32
+        )
+        episode_key = names.stream(key, "episodes")
+        stats = evaluate(
+            jax.device_put(population, split), world, episodes, episode_key
+        )
+        # Strategies run on one device: their linear algebra would be repeated on all.
+        stats = jax.device_put(stats, mesh.devices.flat[0])
+        return tell(state, asked, population, stats, names.stream(key, "tell"))
+
+    def acting(state: ESState) -> Params:
+        return strategy.get_mean(state.strategy)
+
+    return Learner(
+        init=init,
+        update=update,
+        acting=acting,
+        place=lambda world: jax.device_put(world, everywhere),
+    )
+
+
+def _evaluation(config: ESConfig, policy: Policy, env: VectorEnv, mesh: Mesh):
+    """(population [P], world, episodes [E], key) -> EpisodeStats [P, E], sharded."""
+    patience = config.patience or None
+    side_by_side = config.mapping is Mapping.vmap or (
+        config.mapping is Mapping.auto and mesh.devices.flat[0].platform != "cpu"
+    )
+
+    def member(params, world, episodes, keys) -> EpisodeStats:
+        def act(carry, observation):
+            return policy.act(params, carry, observation, None)
+
+        carry = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (env.size, *leaf.shape)), policy.start()
+        )
+        return returns(env, world, jax.vmap(act), carry, episodes, keys, patience)
+
+    def shard(population, world, episodes, key):
+        keys = episode_keys(key, env.size)  # the same episodes for every member
+
+        def score(params):
+            return member(params, world, episodes, keys)
+
+        if not side_by_side:
+            return jax.lax.map(score, population)
+        if config.chunk:
+            return jax.lax.map(score, population, batch_size=config.chunk)
+        return jax.vmap(score)(population)
+
+    members, all_ = PartitionSpec("population"), PartitionSpec()
+    return jax.jit(
+        jax.shard_map(
+            shard,
+            mesh=mesh,
+            in_specs=(members, all_, all_, all_),
+            out_specs=members,
+            check_vma=False,
+        )
+    )
+
+
+def _check(config: ESConfig, env: VectorEnv) -> None:
+    for name, least in (("population", 2), ("episodes", 1), ("patience", 0)):
+        value = getattr(config, name)
+        if value < least:
+            raise ValueError(f"agent.{name} is {value}; it must be at least {least}")
+    if not config.std > 0:
+        raise ValueError(f"agent.std is {config.std}; it must be greater than 0")
+    if config.chunk < 0:
+        raise ValueError(f"agent.chunk is {config.chunk}; 0 means no limit")
+    if env.size != config.episodes:
+        raise ValueError(
+            f"a member's {config.episodes} episodes need as many worlds, not {env.size}"
+        )
+
+
+def _strategy(config: ESConfig, solution: Params) -> tuple[Any, Any]:
+    """Evosax's algorithm and its hyper-parameters, checked by name."""
+    import optax
+    from evosax import algorithms
+
+    algorithm = getattr(algorithms, config.strategy.name)
+    accepts = inspect.signature(algorithm.__init__).parameters
+    name = f"agent.strategy={config.strategy.name}"
+    options: dict[str, Any] = {}
+    if config.learning_rate:
+        if "optimizer" not in accepts:
+            raise ValueError(
+                f"agent.learning_rate is set, but {name} has no optimiser; leave it 0"
+            )
+        options["optimizer"] = optax.adam(config.learning_rate)
+    if "std_schedule" in accepts:
+        options["std_schedule"] = optax.constant_schedule(config.std)
+    try:
+        with _lenient():
+            strategy = algorithm(config.population, solution, **options)
+            settings = dict(config.params)
+            if "elite_ratio" in settings:
+                strategy.elite_ratio = settings.pop("elite_ratio")
+            params = strategy.default_params
+    except AssertionError as error:
+        raise ValueError(
+            f"agent.population={config.population} does not suit {name}: {error}"
+        ) from error
+    numbers = [f.name for f in fields(params) if np.ndim(getattr(params, f.name)) == 0]
+    if unknown := sorted(set(settings) - set(numbers)):
+        raise ValueError(
+            f"agent.params.{unknown[0]} is no parameter of {name}; it has "
+            f"{', '.join(sorted([*numbers, 'elite_ratio']))}"
+        )
+    if "std_init" in numbers:
+        settings.setdefault("std_init", config.std)
+    typed = {
+        key: jnp.asarray(value, jnp.result_type(getattr(params, key)))
+        for key, value in settings.items()
+    }
+    return strategy, params.replace(**typed)
+
+
+def _lenient():
+    """Evosax relies on rank and dtype promotion that this project refuses elsewhere."""
+    stack = contextlib.ExitStack()
+    stack.enter_context(jax.numpy_rank_promotion("allow"))
+    stack.enter_context(jax.numpy_dtype_promotion("standard"))
+    return stack
+
+
+def _strong(tree: Any) -> Any:
+    """Numbers as arrays without weak types: generation 2 must not retrace."""
+    return jax.tree.map(
+        lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), tree
+    )

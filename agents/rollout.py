@@ -90,7 +90,7 @@ def returns(
         frames = outcome.metrics.get("frames", jnp.ones(B, jnp.int32))
         stats = EpisodeStats(
             returns=p.stats.returns + jnp.where(alive, outcome.reward, 0.0),
-            decisions=p.stats.decisions + alive,
+            decisions=p.stats.decisions + alive.astype(jnp.int32),
             frames=p.stats.frames + jnp.where(alive, frames, 0),
         )
         return _Progress(states, carry, alive & ~ended, p.step + 1, idle, stats)

@@ -33,7 +33,7 @@ def action_repeat(env: Environment, repeat: int) -> Environment:
             state = jax.tree.map(keep, state, moved)
             reward = reward + jnp.where(over, 0.0, outcome.reward)
             outcome = jax.tree.map(keep, last, outcome)
-            return (state, outcome, reward, frames + ~over), None
+            return (state, outcome, reward, frames + jnp.where(over, 0, 1)), None
 
         state, first = env.step(world, state, action, jax.random.fold_in(key, 0))
         carry = (state, first, first.reward, jnp.int32(1))

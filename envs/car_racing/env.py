@@ -1,0 +1,183 @@
+"""CarRacing: Gymnasium's CarRacing-v3 as pure functions of a small state."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.car_racing import cache, draw, paint, physics
+from envs.car_racing.state import State
+from envs.car_racing.track import PLAYFIELD, Roads
+from envs.core import Box, Discrete, Environment, Outcome, Spec
+
+MAX_STEPS = 1000
+LAP_RULES = ("gymnasium", "intended")
+CHANNELS = {"rgb": 3, "gray": 1}
+FRAME_COST = 0.1
+LOST = -100.0
+"""Reward of the step that leaves the field."""
+
+
+class World(NamedTuple):
+    """The constant data of a pool of tracks.
+
+    Attributes:
+      roads: where the tracks run.
+      canvas: what they look like.
+    """
+
+    roads: Roads
+    canvas: draw.Canvas
+
+
+class Controls(NamedTuple):
+    """What the driver does: steer in [-1, 1] to the left, gas and brake in [0, 1]."""
+
+    steer: jax.Array
+    gas: jax.Array
+    brake: jax.Array
+
+
+def _continuous(action: jax.Array) -> Controls:
+    steer, gas, brake = action
+    return Controls(
+        -jnp.clip(steer, -1.0, 1.0), jnp.clip(gas, 0.0, 1.0), jnp.clip(brake, 0.0, 1.0)
+    )
+
+
+def _discrete(action: jax.Array) -> Controls:
+    """Nothing, right, left, gas, brake."""
+
+    def where(choice: int, strength: float) -> jax.Array:
+        return jnp.where(action == choice, strength, 0.0).astype(jnp.float32)
+
+    return Controls(where(2, 0.6) - where(1, 0.6), where(3, 0.2), where(4, 0.8))
+
+
+def _finished(
+    lap_rule: str,
+    share: float,
+    tiles: jax.Array,
+    before: State,
+    after: State,
+    contact: physics.Contact,
+) -> jax.Array:
+    """bool[]: the step completed the lap."""
+    if lap_rule == "intended":
+        at_start = (contact.touch & (contact.tile == 0)).any()
+    else:
+        # The first visit of tile 0 alone counts, and the car is created on it.
+        at_start = (after.visited & ~before.visited)[0] % 2 == 1
+    count = after.visited_count
+    enough = count.astype(jnp.float32) > share * tiles.astype(jnp.float32)
+    return (count == tiles) | (at_start & enough)
+
+
+def make(
+    seeds: Sequence[int],
+    *,
+    size: int = 96,
+    color: str = "rgb",
+    continuous: bool = True,
+    lap_rule: str = "gymnasium",
+    lap_complete_percent: float = 0.95,
+) -> Environment:
+    """CarRacing on the tracks of a list of Gymnasium seeds.
+
+    Action: steer in [-1, 1] (to the right), gas and brake in [0, 1]; or one of nothing,
+    right, left, gas, brake. Observation: u8[size, size, 3 or 1], the car from above and
+    an instrument strip. Reward: 1000 / tiles for each tile touched for the first time,
+    -0.1 a step; leaving the field ends the episode with -100. It also ends when all
+    tiles are visited or the lap is complete, and is truncated after 1,000 steps.
+
+    Args:
+      seeds: level i of the episodes is the track of `CarRacing-v3`'s
+        `reset(seed=seeds[i])`; it starts as the car does after that reset.
+      size: height and width of the observation in pixels.
+      color: "rgb" or "gray".
+      continuous: False for five choices in place of three strengths.
+      lap_rule: "gymnasium", where a lap is complete if tile 0 is first visited last,
+        which its start on tile 0 prevents (Gymnasium issue 1269); or "intended", where
+        it is when tile 0 is touched after enough others.
+      lap_complete_percent: share of the tiles, in (0, 1], that is enough.
+
+    Raises:
+      ValueError: an argument has a value that is not allowed.
+
+    Source: Gymnasium 1.4 `car_racing.py`, Box2D 2.3.
+    """
+    _check(seeds, size, color, lap_rule, lap_complete_percent)
+    roads, canvas = cache.load_or_build(seeds)
+    spec = Spec(
+        observation=Box((size, size, CHANNELS[color]), (0.0,), (255.0,), "uint8"),
+        action=Box((3,), (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        if continuous
+        else Discrete(5),
+        max_steps=MAX_STEPS,
+        fps=physics.FPS,
+    )
+    controls = _continuous if continuous else _discrete
+
+    def reset(world: World, episode: jax.Array, key: jax.Array) -> State:
+        del key  # Nothing is random once the track is chosen.
+        return physics.reset(world.roads, episode)
+
+    def step(
+        world: World, state: State, action: jax.Array, key: jax.Array
+    ) -> tuple[State, Outcome]:
+        del key
+        moved, contact = physics.step(world.roads, state, *controls(action))
+        tiles = world.roads.tracks.count.at[state.track].get(mode="promise_in_bounds")
+        # What the reset touched is paid for by the first step.
+        paid = jnp.where(state.step == 0, 0, state.visited_count)
+        gained = (moved.visited_count - paid).astype(jnp.float32)
+        lost = (jnp.abs(moved.x) > PLAYFIELD) | (jnp.abs(moved.y) > PLAYFIELD)
+        finished = _finished(
+            lap_rule, lap_complete_percent, tiles, state, moved, contact
+        )
+        terminated = lost | finished
+        reward = gained * 1000.0 / tiles.astype(jnp.float32) - FRAME_COST
+        return moved, Outcome(
+            reward=jnp.where(lost, LOST, reward),
+            terminated=terminated,
+            truncated=(moved.step >= MAX_STEPS) & ~terminated,
+            metrics={
+                "visited": moved.visited_count.astype(jnp.float32)
+                / tiles.astype(jnp.float32)
+            },
+        )
+
+    def observe(world: World, state: State) -> jax.Array:
+        return draw.observe(world.canvas, state, size, color)
+
+    def painted(world: World, state: State, height: int, width: int) -> np.ndarray:
+        track = jax.tree.map(lambda a: np.asarray(a[state.track]), world.roads.tracks)
+        return paint.paint(track, state, height, width)
+
+    return Environment(
+        spec=spec,
+        world=World(roads, canvas),
+        reset=reset,
+        step=step,
+        observe=observe,
+        paint=painted,
+    )
+
+
+def _check(
+    seeds: Sequence[int], size: int, color: str, lap_rule: str, share: float
+) -> None:
+    if len(seeds) == 0:
+        raise ValueError("seeds is empty; CarRacing needs at least one track")
+    if size < 1:
+        raise ValueError(f"size is {size}; the picture needs at least 1 pixel a side")
+    if color not in CHANNELS:
+        raise ValueError(f"color is {color!r}; it must be one of {list(CHANNELS)}")
+    if lap_rule not in LAP_RULES:
+        raise ValueError(f"lap_rule is {lap_rule!r}; it must be one of {LAP_RULES}")
+    if not 0 < share <= 1:
+        raise ValueError(
+            f"lap_complete_percent is {share}; it must be greater than 0 and at most 1"
+        )

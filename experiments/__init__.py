@@ -1,0 +1,1 @@
+"""Runs: settings, training, evaluation, videos; everything that has side effects."""

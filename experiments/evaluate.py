@@ -1,0 +1,131 @@
+"""Evaluation: the mean policy plays its mode on given levels, each to the end."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from agents import keys as names
+from agents.core import Params, Policy
+from agents.rollout import EpisodeStats, returns
+from envs.core import Environment, World
+from envs.vector import vectorise
+
+BATCH = 128
+"""Levels that are played at once: it bounds the memory, not the number of levels."""
+
+
+class Evaluation(NamedTuple):
+    """Episodes, one for each level.
+
+    Attributes:
+      levels: their names.
+      returns: f32[N], undiscounted.
+      decisions: taken by the policy, all episodes together.
+      frames: game frames played, all episodes together.
+    """
+
+    levels: Sequence[int]
+    returns: np.ndarray
+    decisions: int
+    frames: int
+
+    @property
+    def mean(self) -> float:
+        """The score: mean return."""
+        return float(np.mean(self.returns, dtype=np.float64))
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation of the returns over the levels (divided by N)."""
+        return float(np.std(self.returns, dtype=np.float64))
+
+
+Evaluator: TypeAlias = Callable[[Params], Evaluation]
+
+
+def level_key(key: jax.Array, level: jax.Array | int) -> jax.Array:
+    """The key of the episode on a level, whichever set of levels it is played in."""
+    return names.at(key, level)
+
+
+def evaluator(
+    policy: Policy,
+    env: Callable[[Sequence[int]], Environment],
+    levels: Sequence[int],
+    key: jax.Array,
+    devices: Sequence[jax.Device],
+) -> Evaluator:
+    """Prepares an evaluation; its tracks are made and it compiles at its first use.
+
+    Args:
+      policy: what plays.
+      env: levels -> the world with these levels as its episodes 0, 1, ...
+      levels: the levels to play, at least one.
+      key: of the run's evaluations.
+      devices: the levels are split over them; results do not depend on how many.
+
+    Returns:
+      params -> Evaluation.
+    """
+    D = len(devices)
+    B = -(-min(len(levels), BATCH) // D) * D
+    batches = [levels[i : i + B] for i in range(0, len(levels), B)]
+    mesh = Mesh(np.asarray(devices), ("levels",))
+
+    def padded(batch: Sequence[int]) -> list[int]:
+        return [*batch, *[batch[-1]] * (B - len(batch))]
+
+    @functools.cache
+    def first() -> tuple[World, Callable]:
+        made = env(padded(batches[0]))
+        return made.world, _play(policy, made, B // D, mesh)
+
+    def evaluate(params: Params) -> Evaluation:
+        world, play = first()
+        params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+        played = []
+        for number, batch in enumerate(batches):
+            wanted = padded(batch)
+            if number:
+                world = env(wanted).world
+            stats = play(params, world, jnp.asarray(wanted, jnp.uint32), key)
+            played.append(jax.device_get(stats))
+        stats = jax.tree.map(lambda *x: np.concatenate(x)[: len(levels)], *played)
+        return Evaluation(
+            levels, stats.returns, int(stats.decisions.sum()), int(stats.frames.sum())
+        )
+
+    return evaluate
+
+
+def _play(policy: Policy, env: Environment, size: int, mesh: Mesh) -> Callable:
+    """(params, world, levels u32[B], key) -> EpisodeStats [B], `size` a device."""
+    worlds = vectorise(env, size)
+
+    def shard(params, world, levels, key) -> EpisodeStats:
+        def act(carry, observation):
+            return policy.act(params, carry, observation, None)
+
+        carry: Any = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), policy.start()
+        )
+        offset = jax.lax.axis_index("levels") * size
+        episodes = offset + jnp.arange(size, dtype=jnp.int32)
+        keys = jax.vmap(level_key, (None, 0))(key, levels)
+        return returns(worlds, world, jax.vmap(act), carry, episodes, keys)
+
+    split, all_ = PartitionSpec("levels"), PartitionSpec()
+    return jax.jit(
+        jax.shard_map(
+            shard,
+            mesh=mesh,
+            in_specs=(all_, all_, split, all_),
+            out_specs=split,
+            check_vma=False,
+        )
+    )

@@ -1,0 +1,317 @@
+"""Training a run: its folder, its books, its validations, its scores at the end.
+
+Everything here consumes what `train` yields; nothing here is needed to learn.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from agents import keys as names
+from agents.core import Learner, LearnerState, Params
+from agents.policy import parameter_count
+from experiments import checkpoint, curve, folder, metrics, show
+from experiments.arguments import compose, run_folder
+from experiments.build import TEST, VALIDATION, Parts, build
+from experiments.config import Config, identified, plain
+from experiments.folder import RunError
+from experiments.metrics import Row
+from experiments.signals import Stopped, noting
+from experiments.train import Event, train
+
+FILMED = TEST[:3]  # at the end of training
+
+
+class Totals(NamedTuple):
+    """What a run has come to, all its sessions together.
+
+    Attributes:
+      decisions: taken in training.
+      frames: game frames played in training.
+      seconds: of work.
+    """
+
+    decisions: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+
+
+def train_run(config: Config) -> None:
+    """Trains a run to `config.iterations`, then scores and films it; or goes on.
+
+    Raises:
+      RunError, ValueError: what is wrong, in one sentence; nothing saved is lost.
+      Stopped: a signal stopped the work, and all of it is saved.
+    """
+    path = folder_of(config)
+    if config.fresh:
+        _move_aside(path)
+    with folder.lock(path):
+        if _scored(path) < config.iterations:
+            parts = build(config)
+            folder.write_config(path, plain(config))
+            if changes := folder.record_session(path, config.seed):
+                _say(folder.describe(changes))
+            with noting(_say) as stopped:
+                iteration, totals = _work(config, path, parts, stopped)
+            if stopped():
+                _say(
+                    f"Stopped after {iteration} of {config.iterations} iterations; all "
+                    f"is saved. To go on: python run.py resume={path}"
+                )
+                raise Stopped(stopped())
+            _finish(config, path, parts, iteration, totals)
+        _report(path)
+
+
+# --- the work -----------------------------------------------------------------------
+
+
+def _work(
+    config: Config, path: Path, parts: Parts, stopped: Callable[[], int]
+) -> tuple[int, Totals]:
+    """Learns and keeps the books; returns how far it came."""
+    began = time.monotonic()
+    key = jax.random.key(config.seed)
+    learner, world = parts.learner()
+    iteration, state, totals, best = _restored(path, learner, key, parts)
+    began -= totals.seconds
+    train_key = names.stream(key, "train")
+    stop = config.iterations
+    events = train(learner, state, world, train_key, iteration, stop)
+    validate = show.evaluation(parts, VALIDATION, key)
+    film = show.filmer(config, parts, key)
+    with _sinks(path, iteration, stop) as write:
+        for event, row, total in _tallied(events, totals, began):
+            totals = total
+            iteration, params = event.iteration, learner.acting(event.state)
+            validated = _due(iteration, config.evaluate_every)
+            if validated:
+                score = validate(params)
+                row |= {"validation_mean": score.mean, "validation_sd": score.sd}
+                best = _keep_best(path, iteration, params, score.mean, best)
+            if validated or _due(iteration, config.log_every):
+                write(iteration, row)
+            if validated:
+                _draw(path)
+            if validated and _films(config, iteration) and not stopped():
+                _film(path, film, params, iteration)
+            over = stopped() or iteration == stop
+            if over or _due(iteration, config.save_every):
+                meta = {**totals._asdict(), "best": best}
+                where = path / folder.CHECKPOINTS
+                checkpoint.save(where, iteration, event.state, meta, config.keep)
+                if best is None:  # until the first validation the newest is the best
+                    _write_best(path, iteration, params, None)
+            if over:
+                break
+    return iteration, totals
+
+
+def _restored(
+    path: Path, learner: Learner, key: jax.Array, parts: Parts
+) -> tuple[int, LearnerState, Totals, float | None]:
+    """Iteration, state, totals and best validation mean of the newest checkpoint."""
+    state = learner.init(names.stream(key, "init"))
+    found = checkpoint.newest(path / folder.CHECKPOINTS, state, _say)
+    if found is None:
+        count = parameter_count(learner.acting(state))
+        devices = f"{len(parts.devices)} x {parts.devices[0].device_kind}"
+        _say(f"A new run in {path}: {count:,} parameters, on {devices}.")
+        return 0, state, Totals(), None
+    _say(f"Going on from iteration {found.iteration} in {path}.")
+    meta = dict(found.meta)
+    best = meta.pop("best")
+    return found.iteration, found.state, Totals(**meta), best
+
+
+def _tallied(
+    events: Iterable[Event], totals: Totals, began: float
+) -> Iterator[tuple[Event, Row, Totals]]:
+    """Each event, its numbers on the host, and what the run has come to with it.
+
+    The rates are those of the iteration's own work, without validation and films.
+    """
+    mark = time.monotonic()
+    for event in events:
+        learned = {k: v.item() for k, v in jax.device_get(dict(event.metrics)).items()}
+        now = time.monotonic()
+        elapsed, mark = now - mark, now
+        decisions, frames = learned["decisions"], learned["frames"]
+        totals = Totals(
+            totals.decisions + decisions, totals.frames + frames, now - began
+        )
+        rates = {
+            "decisions_per_second": decisions / elapsed,
+            "frames_per_second": frames / elapsed,
+        }
+        yield event, {**learned, **totals._asdict(), **rates}, totals
+        mark = time.monotonic()
+
+
+def _due(iteration: int, every: int) -> bool:
+    return every > 0 and iteration % every == 0
+
+
+def _films(config: Config, iteration: int) -> bool:
+    """Whether this validation is filmed: the first, and the first of every period."""
+    period, since = config.film_every, iteration - config.evaluate_every
+    return period > 0 and (since == 0 or iteration // period > since // period)
+
+
+@contextlib.contextmanager
+def _sinks(
+    path: Path, start: int, stop: int
+) -> Iterator[Callable[[int, metrics.Metrics], None]]:
+    with contextlib.ExitStack() as stack:
+        sinks = []
+        for sink in (
+            lambda: metrics.csv_sink(path / folder.METRICS, start),
+            lambda: metrics.tensorboard_sink(path / folder.EVENTS, start),
+            lambda: metrics.terminal_sink(stop, start),
+        ):
+            sinks.append(sink())
+            stack.callback(sinks[-1].close)
+        yield metrics.combined(*sinks).write
+
+
+def _draw(path: Path) -> None:
+    rows = metrics.read_csv(path / folder.METRICS)
+    curve.draw(path / folder.CURVE, {path.name: rows}, path.name)
+
+
+def _film(path: Path, film: show.Filmer, params: Params, iteration: int) -> None:
+    level = VALIDATION[0]
+    name = f"iteration-{iteration:06d}-track-{level}.mp4"
+    try:
+        made = film(
+            path / folder.VIDEOS / name, params, level, f"iteration {iteration}"
+        )
+    except RunError as error:  # a film is not worth a run
+        _say(f"Training goes on without this film: {error}.")
+    else:
+        _say(f"Filmed {made.path}: return {made.total:.1f}.")
+
+
+# --- the best policy ----------------------------------------------------------------
+
+
+def _keep_best(
+    path: Path, iteration: int, params: Params, mean: float, best: float | None
+) -> float | None:
+    if not math.isfinite(mean) or (best is not None and mean <= best):
+        return best
+    _write_best(path, iteration, params, mean)
+    return mean
+
+
+def _write_best(path: Path, iteration: int, params: Params, mean: float | None) -> None:
+    file = path / folder.CHECKPOINTS / checkpoint.BEST
+    checkpoint.write(file, iteration, params, {"validation_mean": mean})
+
+
+# --- the end ------------------------------------------------------------------------
+
+
+def _finish(
+    config: Config, path: Path, parts: Parts, iteration: int, totals: Totals
+) -> None:
+    """Scores the best policy on the test tracks and films it."""
+    best = show.best_policy(path, parts)
+    key = jax.random.key(config.seed)
+    score = show.evaluation(parts, TEST, key)(best.state)
+    film = show.filmer(config, parts, key)
+    subtitle = f"best policy, of iteration {best.iteration}"
+    for level in FILMED if config.film_every else ():
+        name = f"final-track-{level}.mp4"
+        _say(f"Filming {path / folder.VIDEOS / name} ...")
+        film(path / folder.VIDEOS / name, best.state, level, subtitle)
+    if (path / folder.METRICS).exists():
+        _draw(path)
+    sessions = folder.read_json(path / folder.MANIFEST)["sessions"]
+    summary = {
+        "iterations": iteration,
+        "policy_of_iteration": best.iteration,
+        **best.meta,
+        **show.scores(config, score),
+        "training": totals._asdict(),
+        "parameters": parameter_count(best.state),
+        "commands": [" ".join(session["command"]) for session in sessions],
+    }
+    folder.write_json(path / folder.SUMMARY, summary)
+
+
+def _scored(path: Path) -> int:
+    """The iteration at which the run was last scored, -1 if it never was."""
+    if not (path / folder.SUMMARY).exists():
+        return -1
+    return folder.read_json(path / folder.SUMMARY)["iterations"]
+
+
+def _report(path: Path) -> None:
+    summary = folder.read_json(path / folder.SUMMARY)
+    training = summary["training"]
+    _say(
+        f"{path}: {summary['iterations']} iterations, {training['decisions']:,} "
+        f"decisions ({training['frames']:,} game frames) in "
+        f"{metrics.duration(training['seconds'])}."
+    )
+    _say(show.sentence(summary))
+    _say(f"See {path / folder.CURVE}, {path / folder.VIDEOS} and {folder.SUMMARY}.")
+
+
+# --- the folder ---------------------------------------------------------------------
+
+
+def folder_of(config: Config) -> Path:
+    """Where a run is, or will be.
+
+    Raises:
+      RunError: `resume` names no run, or the run of other settings.
+    """
+    if not config.resume:
+        settings = identified(config)
+        env, agent = config.env.name, config.agent.name
+        name = folder.run_name(env, agent, config.seed, settings)
+        return Path(config.root) / name
+    path = run_folder(config.resume, config.root)
+    mine = _flat(identified(config))
+    its = _flat(identified(compose([f"resume='{path}'"])))
+    for key in its | mine:
+        if mine.get(key) != its.get(key):
+            raise RunError(
+                f"{key} is {its.get(key)} in {path} and cannot become {mine.get(key)} "
+                "there; leave it out, or start another run without resume="
+            )
+    return path
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _move_aside(path: Path) -> None:
+    """Keeps an old run under another name; refuses while a process works on it."""
+    if not (path / folder.CONFIG).exists():
+        return
+    with folder.lock(path):
+        number = 1
+        while (aside := path.with_name(f"{path.name}.old{number}")).exists():
+            number += 1
+        path.rename(aside)
+    _say(f"The run that was there is now {aside}.")
+
+
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)

@@ -1,0 +1,257 @@
+"""The encoder: an image becomes the k patches that receive most attention."""
+
+import dataclasses
+import enum
+import math
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from iap.attention import exact_scores, linear_scores
+from iap.features import REGISTRY, Design, FeatureMap, Kernel, Projection, feature_map
+from iap.patches import centres, project
+from iap.selection import Order, select
+
+
+class Position(enum.Enum):
+    """What of a patch's place joins its pixels before queries and keys are formed."""
+
+    none = "none"
+    concat = "concat"
+    sincos = "sincos"
+
+
+class Centring(enum.Enum):
+    """Whether exp(q . k) is estimated around the means of queries and keys."""
+
+    auto = "auto"
+    means = "means"
+    none = "none"
+
+
+class Scale(enum.Enum):
+    """What logits are divided by: the root of a token's length or of q's and k's."""
+
+    d_in = "d_in"
+    depth = "depth"
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """Settings of the encoder; what depends on the image is checked when it is seen.
+
+    Attributes:
+      window: side of the square patches in pixels.
+      stride: distance between neighbouring patches in pixels.
+      depth: d, length of queries and keys.
+      top_k: patches that are handed on.
+      kernel: what queries and keys are compared by.
+      features: m, directions of the random features (relu, positive).
+      projection: how they are drawn; none compares plain vectors (relu only).
+      order: even degree at which kernel=taylor cuts the series of exp.
+      centring: auto centres every estimator of exp(q . k).
+      normalised: divide every row of the attention matrix by its sum.
+      position: what of its place a patch carries before the projection.
+      scale: what logits are divided by the root of.
+      bias: whether queries, keys and contents have a bias.
+      selection: order in which the chosen patches are handed on.
+      content: whether each carries its projected content, d numbers.
+      score: whether each carries its share of the chosen patches' attention.
+      seed: names the draw of the random features, made once and shared by all.
+    """
+
+    window: int = 4
+    stride: int = 4
+    depth: int = 4
+    top_k: int = 10
+    kernel: Kernel = Kernel.relu
+    features: int = 64
+    projection: Projection = Projection.orthogonal
+    order: int = 2
+    centring: Centring = Centring.auto
+    normalised: bool = True
+    position: Position = Position.none
+    scale: Scale = Scale.depth
+    bias: bool = True
+    selection: Order = Order.position
+    content: bool = False
+    score: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("window", "stride", "depth", "top_k", "features"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"encoder.{name}={getattr(self, name)} must be at least 1."
+                )
+        if self.seed < 0:
+            raise ValueError(f"encoder.seed={self.seed} must not be negative.")
+        if self.centring is Centring.means and not self._exponential:
+            raise ValueError(
+                f"encoder.centring=means is exact for estimators of exp(q . k) only, "
+                f"not for encoder.kernel={self.kernel.value}; choose auto or none."
+            )
+        _feature_map(self)
+
+    @property
+    def _exponential(self) -> bool:
+        return self.kernel is Kernel.exact or REGISTRY[self.kernel].exponential
+
+    @property
+    def centred(self) -> bool:
+        """Whether scores are estimated around the means."""
+        return self.centring is not Centring.none and self._exponential
+
+    @classmethod
+    def attention_agent(cls) -> "EncoderConfig":
+        """AttentionAgent's encoder for 96x96 RGB, arXiv 2003.08165."""
+        return cls(
+            window=7,
+            stride=4,
+            kernel=Kernel.exact,
+            scale=Scale.d_in,
+            selection=Order.rank,
+        )
+
+
+class Attention(NamedTuple):
+    """What an encoder looked at.
+
+    Attributes:
+      scores: f32[L], attention that each patch receives; they sum to L.
+      index: i32[K], the chosen patches, row-major.
+      centre: f32[K, 2], their centres (row, column) in pixels.
+    """
+
+    scores: jax.Array
+    index: jax.Array
+    centre: jax.Array
+
+
+class Encoding(NamedTuple):
+    """What an encoder hands on.
+
+    Attributes:
+      features: f32[F], for each chosen patch in turn its centre divided by the image's
+        height and width, then its content and score where these are on.
+      attention: what it looked at.
+    """
+
+    features: jax.Array
+    attention: Attention
+
+
+def encode(
+    config: EncoderConfig,
+    features: FeatureMap | None,
+    weights: jax.Array,
+    bias: jax.Array | None,
+    image: jax.Array,
+) -> Encoding:
+    """An image -> its most attended patches, as a pure function of the parameters.
+
+    Args:
+      config: settings.
+      features: the map of `config.kernel`, None for the exact kernel.
+      weights: f32[tokens, n d], the projections of queries, keys and (where
+        `config.content`) contents, side by side; rows are a patch's pixels (row,
+        column, channel), then its position.
+      bias: f32[n d], or None.
+      image: u8[H, W, C] in [0, 255], or f32[H, W, C].
+    """
+    height, width, channels = image.shape
+    window, d = config.window, config.depth
+    divisor = len(weights) if config.scale is Scale.d_in else d
+    # Scaling the few weights scales the many queries and keys.
+    scale = np.ones((1, weights.shape[1]), np.float32)
+    scale[:, : 2 * d] = divisor**-0.25
+    weights = weights * scale
+    bias = None if bias is None else bias * scale[0]
+
+    pixels = window * window * channels
+    kernel = weights[:pixels].reshape(window, window, channels, -1)
+    tokens = project(image, kernel, bias, config.stride)
+    centre = centres(height, width, window, config.stride)
+    relative = centre / np.array([[height, width]], np.float32)
+    if config.position is not Position.none:
+        tokens = tokens + positions(relative, config.position) @ weights[pixels:]
+    queries, keys = tokens[:, :d], tokens[:, d : 2 * d]
+    if features is None:
+        scores = exact_scores(queries, keys, normalised=config.normalised)
+    else:
+        scores = linear_scores(
+            queries,
+            keys,
+            features,
+            normalised=config.normalised,
+            centred=config.centred,
+        )
+    index = select(scores, config.top_k, config.selection)
+    chosen = [jnp.asarray(relative)[index]]
+    if config.content:
+        chosen.append(tokens[index, 2 * d :])
+    if config.score:
+        share = scores[index]
+        chosen.append((share / jnp.sum(share))[:, None])
+    attention = Attention(scores, index, jnp.asarray(centre)[index])
+    return Encoding(jnp.concatenate(chosen, axis=1).reshape(-1), attention)
+
+
+def positions(relative: np.ndarray, position: Position) -> np.ndarray:
+    """What a patch's place adds to its token.
+
+    Args:
+      relative: f32[L, 2], centres divided by the image's height and width.
+      position: none, concat (the two numbers) or sincos (sine and cosine of each at
+        four octaves from half a period per image).
+
+    Returns:
+      f32[L, 0], f32[L, 2] or f32[L, 16].
+    """
+    if position is Position.none:
+        return relative[:, :0]
+    if position is Position.concat:
+        return relative
+    angles = relative[:, :, None] * (np.pi * 2.0 ** np.arange(4))[None, None, :]
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+    return waves.reshape(len(relative), -1).astype(np.float32)
+
+
+class Encoder(hk.Module):
+    """Haiku module: Encoder(config)(image) -> Encoding.
+
+    Its parameters are `weights` and `bias` of `encode`. The random features are
+    constants, drawn from `config.seed`; they are no parameters.
+    """
+
+    def __init__(self, config: EncoderConfig, name: str = "encoder"):
+        super().__init__(name=name)
+        self.config = config
+        self.features = _feature_map(config)
+
+    def __call__(self, image: jax.Array) -> Encoding:
+        """Encode one image, u8[H, W, C] in [0, 255] or f32[H, W, C]."""
+        config = self.config
+        place = positions(np.zeros((1, 2), np.float32), config.position).shape[1]
+        inputs = config.window**2 * image.shape[-1] + place
+        outputs = config.depth * (3 if config.content else 2)
+        init = hk.initializers.TruncatedNormal(1 / math.sqrt(inputs))
+        weights = hk.get_parameter("weights", (inputs, outputs), jnp.float32, init)
+        bias = (
+            hk.get_parameter("bias", (outputs,), jnp.float32, jnp.zeros)
+            if config.bias
+            else None
+        )
+        return encode(config, self.features, weights, bias, image)
+
+
+def _feature_map(config: EncoderConfig) -> FeatureMap | None:
+    if config.kernel is Kernel.exact:
+        return None
+    design = Design(
+        config.depth, config.features, config.projection, config.order, config.seed
+    )
+    return feature_map(config.kernel, design)
