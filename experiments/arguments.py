@@ -64,7 +64,24 @@ def composed(arguments: Sequence[str]) -> DictConfig:
     """As `compose`, before anything is checked that takes more than one setting."""
     overrides = [_parse(argument) for argument in arguments]
     typed = {override.key_or_group: override.value() for override in overrides}
-    stored = _stored(typed)
+    run = typed.get("resume") or typed.get("run")
+    if not run:
+        return _composed(typed, {})
+    if "experiment" in typed:
+        raise RunError(
+            f"experiment={typed['experiment']} cannot change an existing run; leave it "
+            "out, or start another run without run= and resume="
+        )
+    root = str(typed.get("root", Config.root))
+    return _composed(typed, _read(run_folder(str(run), root)))
+
+
+def stored(path: Path) -> Config:
+    """The settings of the run in a folder; raises as `compose`."""
+    return finished(_composed({}, _read(path)))
+
+
+def _composed(typed: dict[str, Any], stored: Mapping[str, Any]) -> DictConfig:
     choices = {
         name: _choice(name, typed.pop(name)) for name in _groups() if name in typed
     }
@@ -220,24 +237,15 @@ def run_folder(name: str, root: str = Config.root) -> Path:
     )
 
 
-def _stored(typed: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the run that the command names, {} where it names none."""
-    name = typed.get("resume") or typed.get("run")
-    if not name:
-        return {}
-    if "experiment" in typed:
-        raise RunError(
-            f"experiment={typed['experiment']} cannot change an existing run; leave it "
-            "out, or start another run without run= and resume="
-        )
-    path = run_folder(str(name), str(typed.get("root", Config.root))) / folder.CONFIG
+def _read(run: Path) -> dict[str, Any]:
+    """The stored settings of a run, without those of the command that made it."""
+    path = run / folder.CONFIG
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
         if not isinstance(content, dict):
             raise ValueError("it holds no settings")
-        named = {name: content[name]["name"] for name in ("agent", "env")}
-        for group, choice in named.items():
-            _choice(group, choice)
+        for group in ("agent", "env"):
+            _choice(group, content[group]["name"])
     # YAML's own errors are not all of one class; whatever they are, the file is bad.
     except Exception as error:
         raise RunError(f"cannot read {path}: {_first_line(error)}") from error

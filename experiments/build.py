@@ -3,41 +3,53 @@
 Tracks are named by their Gymnasium seeds. Nothing below `TRAINING` is ever trained on.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import jax
 
-from agents.core import Learner, Policy
+from agents import keys as names
+from agents.core import Learner, Params, Policy
 from agents.policy import make_policy
 from envs import registry
 from envs.core import Environment, World
 from envs.vector import vectorise
 from experiments.config import AGENTS, Config
+from experiments.evaluate import Evaluator, evaluator, level_key
 from experiments.folder import RunError
+from experiments.overlay import Style
+from experiments.record import Film, Recorder, recorder
 
 TRAINING = 100_000  # and up, as many as `env.tracks`
 VALIDATION = range(1000, 1032)  # chooses the best policy of a run
 TEST = range(2000, 2100)  # scores it
 
+Filmer: TypeAlias = Callable[[Path, Params, int, str], Film]
+"""(path, params, level, subtitle) -> Film."""
+
 
 class Parts(NamedTuple):
-    """What a run is made of.
+    """What a run is made of. What takes a while is made when it is first called for.
 
     Attributes:
-      devices: those that the run uses.
+      key: the root of all its random keys.
+      devices: those that it uses.
       policy: what acts.
-      game: levels -> the world frame by frame.
-      env: game -> the same world as the agent plays it.
-      learner: () -> (Learner, the training world's constant data, on its devices).
-        Called only to train: making the training tracks takes a while.
+      learner: () -> what improves the policy.
+      world: () -> the training tracks.
+      evaluate: scores the policy on given levels.
+      film: films the episode that `evaluate` plays on a level.
     """
 
+    key: jax.Array
     devices: Sequence[jax.Device]
     policy: Policy
-    game: Callable[[Sequence[int]], Environment]
-    env: Callable[[Environment], Environment]
-    learner: Callable[[], tuple[Learner, World]]
+    learner: Callable[[], Learner]
+    world: Callable[[], World]
+    evaluate: Evaluator
+    film: Filmer
 
 
 def build(config: Config) -> Parts:
@@ -47,25 +59,33 @@ def build(config: Config) -> Parts:
       ValueError: settings that do not fit together.
       RunError: more devices than there are.
     """
+    key = jax.random.key(config.seed)
     devices = _devices(config.devices)
 
-    def game(levels: Sequence[int]) -> Environment:
-        return registry.make(config.env, levels)
+    def env(levels: Sequence[int]) -> Environment:
+        return registry.transformed(config.env, registry.make(config.env, levels))
 
-    def env(game: Environment) -> Environment:
-        return registry.transformed(config.env, game)
+    def world() -> World:
+        return env(range(TRAINING, TRAINING + config.env.tracks)).world
 
-    def learner() -> tuple[Learner, Any]:
-        tracks = config.env.tracks
-        world = env(game(range(TRAINING, TRAINING + tracks)))
-        batch = vectorise(world, config.agent.episodes)
+    def learner() -> Learner:
+        batch = vectorise(sample, config.agent.episodes)
         make = AGENTS[config.agent.name].make
-        made = make(config.agent, policy, batch, tracks, devices)
-        return made, made.place(world.world)
+        return make(config.agent, policy, batch, config.env.tracks, devices)
 
-    spec = env(game(VALIDATION[:1])).spec
-    policy = make_policy(spec, config.encoder, config.controller)
-    return Parts(devices, policy, game, env, learner)
+    # One track gives the world's functions and shapes at once.
+    sample = env(VALIDATION[:1])
+    policy = make_policy(sample.spec, config.encoder, config.controller)
+    played = names.stream(key, "evaluate")
+    return Parts(
+        key=key,
+        devices=devices,
+        policy=policy,
+        learner=learner,
+        world=world,
+        evaluate=evaluator(policy, env, played, devices),
+        film=_filmer(config, policy, played),
+    )
 
 
 def _devices(wanted: int) -> Sequence[jax.Device]:
@@ -76,3 +96,36 @@ def _devices(wanted: int) -> Sequence[jax.Device]:
             "all"
         )
     return present[: wanted or None]
+
+
+def _filmer(config: Config, policy: Policy, key: jax.Array) -> Filmer:
+    """Compiles at the first film, once."""
+
+    @functools.cache
+    def record() -> Recorder:
+        game = registry.make(config.env, VALIDATION[:1])
+        env = registry.transformed(config.env, game)
+        H, W, _ = env.spec.observation.shape
+        style = Style(
+            image=(H, W),
+            window=config.encoder.window,
+            stride=config.encoder.stride,
+            action=env.spec.action,
+            labels=registry.REGISTRY[config.env.name].labels(config.env),
+            heat_map=config.heat_map,
+        )
+        return recorder(game, env, policy, style)
+
+    def film(path: Path, params: Params, level: int, subtitle: str) -> Film:
+        return record()(
+            path,
+            params,
+            registry.make(config.env, [level]).world,
+            0,
+            level_key(key, level),
+            title=f"{config.env.name}, track {level}",
+            subtitle=subtitle,
+            height=config.height,
+        )
+
+    return film

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.folder import RunError, replacing, sweep
+from experiments.folder import RunError, replacing
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -65,7 +65,6 @@ def save(
     if keep < 1:
         raise ValueError(f"keep is {keep}; at least 1 checkpoint must be kept")
     path = folder / f"{iteration:08d}.npz"
-    sweep(folder)
     write(path, iteration, state, meta)
     # A damaged file with a higher number must not push sound ones out.
     upto = [old for old in numbered(folder) if int(old.stem) <= iteration]

@@ -15,8 +15,8 @@ from agents.rollout import EpisodeStats, returns
 from envs.core import Environment, World
 from envs.vector import vectorise
 
-BATCH = 128
-"""Levels that are played at once: it bounds the memory, not the number of levels."""
+BATCH = 32
+"""Levels that are played at once, always: one compilation serves any number."""
 
 
 class Evaluation(NamedTuple):
@@ -45,7 +45,8 @@ class Evaluation(NamedTuple):
         return float(np.std(self.returns, dtype=np.float64))
 
 
-Evaluator: TypeAlias = Callable[[Params], Evaluation]
+Evaluator: TypeAlias = Callable[[Params, Sequence[int]], Evaluation]
+"""(params, levels) -> Evaluation."""
 
 
 def level_key(key: jax.Array, level: jax.Array | int) -> jax.Array:
@@ -56,46 +57,40 @@ def level_key(key: jax.Array, level: jax.Array | int) -> jax.Array:
 def evaluator(
     policy: Policy,
     env: Callable[[Sequence[int]], Environment],
-    levels: Sequence[int],
     key: jax.Array,
     devices: Sequence[jax.Device],
 ) -> Evaluator:
-    """Prepares an evaluation; its tracks are made and it compiles at its first use.
+    """Prepares evaluations; compiles at the first, once for all levels.
 
     Args:
       policy: what plays.
       env: levels -> the world with these levels as its episodes 0, 1, ...
-      levels: the levels to play, at least one.
       key: of the run's evaluations.
       devices: the levels are split over them; results do not depend on how many.
-
-    Returns:
-      params -> Evaluation.
     """
     D = len(devices)
-    B = -(-min(len(levels), BATCH) // D) * D
-    batches = [levels[i : i + B] for i in range(0, len(levels), B)]
+    B = -(-BATCH // D) * D
     mesh = Mesh(np.asarray(devices), ("levels",))
-
-    def padded(batch: Sequence[int]) -> list[int]:
-        return [*batch, *[batch[-1]] * (B - len(batch))]
+    everywhere = NamedSharding(mesh, PartitionSpec())
 
     @functools.cache
-    def first() -> tuple[World, Callable]:
-        made = env(padded(batches[0]))
-        return made.world, _play(policy, made, B // D, mesh)
+    def play() -> Callable:
+        return _play(policy, env([0]), B // D, mesh)
 
-    def evaluate(params: Params) -> Evaluation:
-        world, play = first()
-        params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-        played = []
-        for number, batch in enumerate(batches):
-            wanted = padded(batch)
-            if number:
-                world = env(wanted).world
-            stats = play(params, world, jnp.asarray(wanted, jnp.uint32), key)
-            played.append(jax.device_get(stats))
-        stats = jax.tree.map(lambda *x: np.concatenate(x)[: len(levels)], *played)
+    @functools.lru_cache(maxsize=1)  # validation comes back to the same levels
+    def world(levels: tuple[int, ...]) -> World:
+        return jax.device_put(env(levels).world, everywhere)
+
+    def batch(params: Params, levels: Sequence[int]) -> EpisodeStats:
+        padded = (*levels, *[levels[-1]] * (B - len(levels)))
+        ids = jnp.asarray(padded, jnp.uint32)
+        stats = jax.device_get(play()(params, world(padded), ids, key))
+        return jax.tree.map(lambda x: x[: len(levels)], stats)
+
+    def evaluate(params: Params, levels: Sequence[int]) -> Evaluation:
+        params = jax.device_put(params, everywhere)
+        parts = [batch(params, levels[i : i + B]) for i in range(0, len(levels), B)]
+        stats = jax.tree.map(lambda *x: np.concatenate(x), *parts)
         return Evaluation(
             levels, stats.returns, int(stats.decisions.sum()), int(stats.frames.sum())
         )

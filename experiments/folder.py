@@ -103,9 +103,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes the unfinished files that a killed process left in `folder`."""
-    for left in folder.glob(".partial-*"):
-        left.unlink(missing_ok=True)
+    """Removes the unfinished files that killed processes left in and below `folder`."""
+    for left in folder.rglob(".partial-*"):
+        writer = int(left.name.split("-")[1])
+        if writer == os.getpid() or not _alive(writer):
+            left.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM  # it lives, and is another user's
+    return True
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -171,6 +181,7 @@ def lock(folder: Path) -> Iterator[None]:
         handle.truncate(0)
         handle.write(f"{os.getpid()}\n")
         handle.flush()
+        sweep(folder)
         yield
 
 

@@ -36,7 +36,10 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print("Stopped; all that was saved is intact.", file=sys.stderr)
+        print(
+            "Stopped; what was saved is intact, the same command goes on.",
+            file=sys.stderr,
+        )
         return INTERRUPTED + (stop.args[0] if stop.args else signal.SIGINT)
     except Stopped as stop:
         return INTERRUPTED + stop.signal

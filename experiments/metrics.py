@@ -252,7 +252,8 @@ def _live(
 
     def write(step: int, metrics: Metrics) -> None:
         latest.update(metrics)  # validation is rarer: its last numbers stay in sight
-        numbers.plain = "  ".join(phrases(latest))
+        unbroken = (said.replace(" ", "\u00a0") for said in phrases(latest))
+        numbers.plain = "  ".join(unbroken)
         progress.update(task, completed=step, left=left(step))
 
     return Sink(write, live.stop)

@@ -198,6 +198,7 @@ def heat_map(style: Style, moment: Moment, room: tuple[int, int]) -> np.ndarray:
         borderValue=TROUGH,
     )
     for top, left, bottom, right in patch_boxes(style, moment.centre, size):
+        cv2.rectangle(out, (left - 1, top - 1), (right, bottom), GROUND, 1)
         cv2.rectangle(out, (left, top), (right - 1, bottom - 1), INK, 1)
     return out
 

@@ -84,7 +84,15 @@ def recorder(
             f"in one with {game.spec.action_repeat}; film the game itself"
         )
     play = jax.jit(_play(env, policy))
-    reset, step = jax.jit(game.reset), jax.jit(game.step)
+    reset = jax.jit(game.reset)
+
+    @jax.jit
+    def step(world, state, action, key, t, i):
+        frame_key = step_key(key, t)
+        if repeat > 1:  # as `action_repeat` derives it
+            frame_key = jax.random.fold_in(frame_key, i)
+        state, outcome = game.step(world, state, action, frame_key)
+        return state, outcome.reward, outcome.terminated | outcome.truncated
 
     def replay(
         world, episode, key, played: Episode
@@ -92,15 +100,12 @@ def recorder(
         """Game states with the decision in force and the return before each."""
         state, total = reset(world, episode, reset_key(key)), 0.0
         for t in range(played.decisions):
-            action = played.decision.action[t]
             for i in range(repeat):
                 yield jax.device_get(state), t, total
-                frame_key = step_key(key, t)
-                if repeat > 1:
-                    frame_key = jax.random.fold_in(frame_key, i)
-                state, outcome = step(world, state, action, frame_key)
-                total += float(outcome.reward)
-                if outcome.terminated | outcome.truncated:
+                action = played.decision.action[t]
+                state, reward, over = step(world, state, action, key, t, i)
+                total += float(reward)
+                if over:
                     break
         yield jax.device_get(state), played.decisions - 1, total
 

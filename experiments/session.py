@@ -5,6 +5,7 @@ Everything here consumes what `train` yields; nothing here is needed to learn.
 
 import contextlib
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from agents import keys as names
 from agents.core import Learner, LearnerState, Params
 from agents.policy import parameter_count
 from experiments import checkpoint, curve, folder, metrics, show
-from experiments.arguments import compose, run_folder
+from experiments.arguments import run_folder, stored
 from experiments.build import TEST, VALIDATION, Parts, build
 from experiments.config import Config, identified, plain
 from experiments.folder import RunError
@@ -49,50 +50,53 @@ def train_run(config: Config) -> None:
       Stopped: a signal stopped the work, and all of it is saved.
     """
     path = folder_of(config)
-    if config.fresh:
-        _move_aside(path)
-    with folder.lock(path):
-        if _scored(path) < config.iterations:
-            parts = build(config)
+    if config.fresh or _scored(path) < config.iterations:
+        parts = build(config)
+        learner = parts.learner()
+        if config.fresh:
+            _move_aside(path)
+        with folder.lock(path):
             folder.write_config(path, plain(config))
             if changes := folder.record_session(path, config.seed):
                 _say(folder.describe(changes))
             with noting(_say) as stopped:
-                iteration, totals = _work(config, path, parts, stopped)
+                iteration, totals = _work(config, path, parts, learner, stopped)
             if stopped():
+                go_on = shlex.quote(f"resume={path}")
                 _say(
                     f"Stopped after {iteration} of {config.iterations} iterations; all "
-                    f"is saved. To go on: python run.py resume={path}"
+                    f"is saved. To go on: python run.py {go_on}"
                 )
                 raise Stopped(stopped())
             _finish(config, path, parts, iteration, totals)
-        _report(path)
+    _report(path)
 
 
 # --- the work -----------------------------------------------------------------------
 
 
 def _work(
-    config: Config, path: Path, parts: Parts, stopped: Callable[[], int]
+    config: Config,
+    path: Path,
+    parts: Parts,
+    learner: Learner,
+    stopped: Callable[[], int],
 ) -> tuple[int, Totals]:
     """Learns and keeps the books; returns how far it came."""
     began = time.monotonic()
-    key = jax.random.key(config.seed)
-    learner, world = parts.learner()
-    iteration, state, totals, best = _restored(path, learner, key, parts)
+    world = learner.place(parts.world())
+    iteration, state, totals, best = _restored(path, learner, parts)
     began -= totals.seconds
-    train_key = names.stream(key, "train")
+    train_key = names.stream(parts.key, "train")
     stop = config.iterations
     events = train(learner, state, world, train_key, iteration, stop)
-    validate = show.evaluation(parts, VALIDATION, key)
-    film = show.filmer(config, parts, key)
     with _sinks(path, iteration, stop) as write:
         for event, row, total in _tallied(events, totals, began):
             totals = total
             iteration, params = event.iteration, learner.acting(event.state)
             validated = _due(iteration, config.evaluate_every)
             if validated:
-                score = validate(params)
+                score = parts.evaluate(params, VALIDATION)
                 row |= {"validation_mean": score.mean, "validation_sd": score.sd}
                 best = _keep_best(path, iteration, params, score.mean, best)
             if validated or _due(iteration, config.log_every):
@@ -100,7 +104,8 @@ def _work(
             if validated:
                 _draw(path)
             if validated and _films(config, iteration) and not stopped():
-                _film(path, film, params, iteration)
+                name, level = f"iteration-{iteration:06d}", VALIDATION[0]
+                _film(path, parts, params, level, name, f"iteration {iteration}")
             over = stopped() or iteration == stop
             if over or _due(iteration, config.save_every):
                 meta = {**totals._asdict(), "best": best}
@@ -114,10 +119,10 @@ def _work(
 
 
 def _restored(
-    path: Path, learner: Learner, key: jax.Array, parts: Parts
+    path: Path, learner: Learner, parts: Parts
 ) -> tuple[int, LearnerState, Totals, float | None]:
     """Iteration, state, totals and best validation mean of the newest checkpoint."""
-    state = learner.init(names.stream(key, "init"))
+    state = learner.init(names.stream(parts.key, "init"))
     found = checkpoint.newest(path / folder.CHECKPOINTS, state, _say)
     if found is None:
         count = parameter_count(learner.acting(state))
@@ -185,15 +190,14 @@ def _draw(path: Path) -> None:
     curve.draw(path / folder.CURVE, {path.name: rows}, path.name)
 
 
-def _film(path: Path, film: show.Filmer, params: Params, iteration: int) -> None:
-    level = VALIDATION[0]
-    name = f"iteration-{iteration:06d}-track-{level}.mp4"
+def _film(
+    path: Path, parts: Parts, params: Params, level: int, name: str, subtitle: str
+) -> None:
+    file = path / folder.VIDEOS / f"{name}-track-{level}.mp4"
     try:
-        made = film(
-            path / folder.VIDEOS / name, params, level, f"iteration {iteration}"
-        )
+        made = parts.film(file, params, level, subtitle)
     except RunError as error:  # a film is not worth a run
-        _say(f"Training goes on without this film: {error}.")
+        _say(f"The work goes on without a film: {error}.")
     else:
         _say(f"Filmed {made.path}: return {made.total:.1f}.")
 
@@ -223,14 +227,10 @@ def _finish(
 ) -> None:
     """Scores the best policy on the test tracks and films it."""
     best = show.best_policy(path, parts)
-    key = jax.random.key(config.seed)
-    score = show.evaluation(parts, TEST, key)(best.state)
-    film = show.filmer(config, parts, key)
+    score = parts.evaluate(best.state, TEST)
     subtitle = f"best policy, of iteration {best.iteration}"
     for level in FILMED if config.film_every else ():
-        name = f"final-track-{level}.mp4"
-        _say(f"Filming {path / folder.VIDEOS / name} ...")
-        film(path / folder.VIDEOS / name, best.state, level, subtitle)
+        _film(path, parts, best.state, level, "final", subtitle)
     if (path / folder.METRICS).exists():
         _draw(path)
     sessions = folder.read_json(path / folder.MANIFEST)["sessions"]
@@ -281,7 +281,7 @@ def folder_of(config: Config) -> Path:
         return Path(config.root) / name
     path = run_folder(config.resume, config.root)
     mine = _flat(identified(config))
-    its = _flat(identified(compose([f"resume='{path}'"])))
+    its = _flat(identified(stored(path)))
     for key in its | mine:
         if mine.get(key) != its.get(key):
             raise RunError(

@@ -1,5 +1,6 @@
 """Implicit attention for pixels: an image becomes its most attended patches."""
 
+from iap.attention import exact_scores, linear_scores
 from iap.encoder import (
     Attention,
     Centring,
@@ -9,13 +10,16 @@ from iap.encoder import (
     Position,
     Scale,
     encode,
+    weights_shape,
 )
-from iap.features import Kernel, Projection
-from iap.selection import Order
+from iap.features import Design, Kernel, Projection, feature_map
+from iap.patches import centres, project
+from iap.selection import Order, select
 
 __all__ = [
     "Attention",
     "Centring",
+    "Design",
     "Encoder",
     "EncoderConfig",
     "Encoding",
@@ -24,5 +28,12 @@ __all__ = [
     "Position",
     "Projection",
     "Scale",
+    "centres",
     "encode",
+    "exact_scores",
+    "feature_map",
+    "linear_scores",
+    "project",
+    "select",
+    "weights_shape",
 ]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from iap.attention import exact_scores, linear_scores
-from iap.features import REGISTRY, Design, FeatureMap, Kernel, Projection, feature_map
+from iap.features import REGISTRY, Design, Kernel, Projection, feature_map
 from iap.patches import centres, project
 from iap.selection import Order, select
 
@@ -82,28 +82,33 @@ class EncoderConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("window", "stride", "depth", "top_k", "features"):
+        for name in ("window", "stride", "depth", "top_k"):
             if getattr(self, name) < 1:
-                raise ValueError(
-                    f"encoder.{name}={getattr(self, name)} must be at least 1."
-                )
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if self.seed < 0:
-            raise ValueError(f"encoder.seed={self.seed} must not be negative.")
-        if self.centring is Centring.means and not self._exponential:
+            raise ValueError(f"seed={self.seed} must be at least 0.")
+        if self.centring is Centring.means and not self._estimates_exp:
             raise ValueError(
-                f"encoder.centring=means is exact for estimators of exp(q . k) only, "
-                f"not for encoder.kernel={self.kernel.value}; choose auto or none."
+                f"centring=means does not go with kernel={self.kernel.value}: shifting "
+                "queries and keys leaves scores as they are for estimators of "
+                "exp(q . k) only; choose centring=auto or none."
             )
-        _feature_map(self)
+        if self.kernel is not Kernel.exact:
+            feature_map(self.kernel, self.design)  # raises what does not fit the kernel
 
     @property
-    def _exponential(self) -> bool:
-        return self.kernel is Kernel.exact or REGISTRY[self.kernel].exponential
+    def design(self) -> Design:
+        """What the feature map's constants are made from."""
+        return Design(self.depth, self.features, self.projection, self.order, self.seed)
 
     @property
     def centred(self) -> bool:
-        """Whether scores are estimated around the means."""
-        return self.centring is not Centring.none and self._exponential
+        """Whether scores are estimated around the means of queries and keys."""
+        return self.centring is not Centring.none and self._estimates_exp
+
+    @property
+    def _estimates_exp(self) -> bool:
+        return self.kernel is Kernel.exact or REGISTRY[self.kernel].exponential
 
     @classmethod
     def attention_agent(cls) -> "EncoderConfig":
@@ -146,22 +151,30 @@ class Encoding(NamedTuple):
 
 def encode(
     config: EncoderConfig,
-    features: FeatureMap | None,
-    weights: jax.Array,
-    bias: jax.Array | None,
     image: jax.Array,
+    weights: jax.Array,
+    bias: jax.Array | None = None,
 ) -> Encoding:
     """An image -> its most attended patches, as a pure function of the parameters.
 
+    A token is a patch's pixels (row, column, channel), then its position. Queries, keys
+    and contents are affine in it, attention compares queries and keys.
+
     Args:
       config: settings.
-      features: the map of `config.kernel`, None for the exact kernel.
-      weights: f32[tokens, n d], the projections of queries, keys and (where
-        `config.content`) contents, side by side; rows are a patch's pixels (row,
-        column, channel), then its position.
-      bias: f32[n d], or None.
       image: u8[H, W, C] in [0, 255], or f32[H, W, C].
+      weights: f32[d_in, n d] of `weights_shape`; the columns project to queries, keys
+        and, with `config.content`, contents.
+      bias: f32[n d], or None.
+
+    Raises:
+      ValueError: where the image is too small for the window or for top_k patches.
     """
+    if image.ndim != 3 or weights.shape != weights_shape(config, image.shape[2]):
+        raise ValueError(
+            f"image {image.shape} and weights {weights.shape} do not fit: expected one "
+            "image [H, W, C] and weights of weights_shape(config, C)."
+        )
     height, width, channels = image.shape
     window, d = config.window, config.depth
     divisor = len(weights) if config.scale is Scale.d_in else d
@@ -178,17 +191,8 @@ def encode(
     relative = centre / np.array([[height, width]], np.float32)
     if config.position is not Position.none:
         tokens = tokens + positions(relative, config.position) @ weights[pixels:]
-    queries, keys = tokens[:, :d], tokens[:, d : 2 * d]
-    if features is None:
-        scores = exact_scores(queries, keys, normalised=config.normalised)
-    else:
-        scores = linear_scores(
-            queries,
-            keys,
-            features,
-            normalised=config.normalised,
-            centred=config.centred,
-        )
+
+    scores = _scores(config, tokens[:, :d], tokens[:, d : 2 * d])
     index = select(scores, config.top_k, config.selection)
     chosen = [jnp.asarray(relative)[index]]
     if config.content:
@@ -198,6 +202,25 @@ def encode(
         chosen.append((share / jnp.sum(share))[:, None])
     attention = Attention(scores, index, jnp.asarray(centre)[index])
     return Encoding(jnp.concatenate(chosen, axis=1).reshape(-1), attention)
+
+
+def _scores(config: EncoderConfig, queries: jax.Array, keys: jax.Array) -> jax.Array:
+    if config.kernel is Kernel.exact:
+        return exact_scores(queries, keys, normalised=config.normalised)
+    return linear_scores(
+        queries,
+        keys,
+        feature_map(config.kernel, config.design),
+        normalised=config.normalised,
+        centred=config.centred,
+    )
+
+
+def weights_shape(config: EncoderConfig, channels: int) -> tuple[int, int]:
+    """Shape [d_in, n d] of the weights of `encode` for images of C channels."""
+    place = positions(np.zeros((1, 2), np.float32), config.position).shape[1]
+    inputs = config.window**2 * channels + place
+    return inputs, config.depth * (3 if config.content else 2)
 
 
 def positions(relative: np.ndarray, position: Position) -> np.ndarray:
@@ -223,35 +246,20 @@ def positions(relative: np.ndarray, position: Position) -> np.ndarray:
 class Encoder(hk.Module):
     """Haiku module: Encoder(config)(image) -> Encoding.
 
-    Its parameters are `weights` and `bias` of `encode`. The random features are
-    constants, drawn from `config.seed`; they are no parameters.
+    Its parameters are `weights` and `bias` of `encode`. Random features are no
+    parameters: `config.seed` draws them, the same for every copy of the module.
     """
 
     def __init__(self, config: EncoderConfig, name: str = "encoder"):
         super().__init__(name=name)
         self.config = config
-        self.features = _feature_map(config)
 
     def __call__(self, image: jax.Array) -> Encoding:
         """Encode one image, u8[H, W, C] in [0, 255] or f32[H, W, C]."""
-        config = self.config
-        place = positions(np.zeros((1, 2), np.float32), config.position).shape[1]
-        inputs = config.window**2 * image.shape[-1] + place
-        outputs = config.depth * (3 if config.content else 2)
+        inputs, outputs = shape = weights_shape(self.config, image.shape[-1])
         init = hk.initializers.TruncatedNormal(1 / math.sqrt(inputs))
-        weights = hk.get_parameter("weights", (inputs, outputs), jnp.float32, init)
-        bias = (
-            hk.get_parameter("bias", (outputs,), jnp.float32, jnp.zeros)
-            if config.bias
-            else None
-        )
-        return encode(config, self.features, weights, bias, image)
-
-
-def _feature_map(config: EncoderConfig) -> FeatureMap | None:
-    if config.kernel is Kernel.exact:
-        return None
-    design = Design(
-        config.depth, config.features, config.projection, config.order, config.seed
-    )
-    return feature_map(config.kernel, design)
+        weights = hk.get_parameter("weights", shape, jnp.float32, init)
+        bias = None
+        if self.config.bias:
+            bias = hk.get_parameter("bias", (outputs,), jnp.float32, jnp.zeros)
+        return encode(self.config, image, weights, bias)

@@ -52,7 +52,7 @@ FeatureMap: TypeAlias = Callable[[jax.Array, jax.Array], tuple[Features, Feature
 def relu(
     x: jax.Array, y: jax.Array, omega: np.ndarray | jax.Array | None
 ) -> tuple[Features, Features]:
-    """Performer-ReLU: phi(x) is relu(omega x) / sqrt(m) + 1e-3, no estimator of exp.
+    """Performer-ReLU: rectified projections over sqrt(m), plus 1e-3; estimates no exp.
 
     The constant keeps every row sum positive. Source: generalised attention of arXiv
     2009.14794, with the constant that google-deepmind/iris uses.
@@ -60,7 +60,7 @@ def relu(
     Args:
       x: f32[L, d].
       y: f32[L, d].
-      omega: f32[m, d], or None for phi(x) = relu(x) + 1e-3.
+      omega: f32[m, d], or None to rectify the vectors themselves.
     """
 
     def phi(z):
@@ -192,8 +192,8 @@ def directions(design: Design) -> np.ndarray:
     """
     if design.projection is Projection.none:
         raise ValueError(
-            "projection=none is possible for kernel=relu only: this kernel is an average "
-            "over random directions; choose orthogonal or iid."
+            "projection=none goes with kernel=relu only, other random features average "
+            "over directions; choose projection=orthogonal or iid."
         )
     if design.features < 1:
         raise ValueError(

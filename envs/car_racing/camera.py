@@ -7,9 +7,10 @@ it to the observation. All positions here are in window pixels, y up, unless sai
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 WINDOW_W, WINDOW_H = 1000, 800
-CAR_X, CAR_Y = WINDOW_W / 2, WINDOW_H / 4
+CAR_X, CAR_Y = WINDOW_W // 2, WINDOW_H // 4
 """Where the hull's origin stays; the car always drives up."""
 STRIP_H = WINDOW_H // 8
 """Height of the strip of instruments at the bottom."""
@@ -17,18 +18,23 @@ FPS = 50
 ZOOM = 2.7 * 6.0
 """Window pixels per world unit once the first second's zoom is over."""
 FIRST_ZOOM = 0.1 * 6.0
-ZOOM_STEPS = FPS
-"""Frames that the zoom takes: `State.step` 0 to 49, the last of them at full zoom."""
+ZOOMS = FIRST_ZOOM + (ZOOM - FIRST_ZOOM) * (np.arange(FPS) + 1) / FPS
+"""The zoom at each `State.step` of the first second; the last one stays."""
 
 
 def zoom_at(step: jax.Array) -> jax.Array:
-    """Window pixels per world unit when the frame of a state is drawn.
+    """Window pixels per world unit, f32[], when the frame of a state is drawn.
 
     Args:
       step: i32[], `State.step`.
     """
     t = jnp.minimum((step + 1).astype(jnp.float32) / FPS, 1.0)
     return FIRST_ZOOM + (ZOOM - FIRST_ZOOM) * t
+
+
+def road_rows(size: int) -> int:
+    """Rows of the picture above the strip of instruments."""
+    return size - round(size * STRIP_H / WINDOW_H)
 
 
 def centres(size: int, length: int) -> np.ndarray:
@@ -50,6 +56,11 @@ def averaging(size: int, length: int) -> np.ndarray:
     at = np.arange(length)
     overlap = np.minimum(low + scale, at + 1) - np.maximum(low, at)
     return (np.maximum(overlap, 0) / scale).astype("f4")
+
+
+def darkened(colour: ArrayLike) -> np.ndarray:
+    """f32, a colour after `smoothscale`, which takes 2 off what is not black."""
+    return np.maximum(np.asarray(colour, "f4") - 2, 0)
 
 
 def span(low: float, high: float, size: int, length: int) -> tuple[int, int]:

@@ -5,12 +5,13 @@ shared by all tracks, so a track only holds the blocks that its road runs throug
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from envs.car_racing import palette
+from envs.car_racing import palette, tint
 from envs.car_racing.track import PLAYFIELD, Track
 
 BLOCK = 32
@@ -29,6 +30,8 @@ OFFSETS = tuple(int(sum(s * s for s in SIDES[:k])) for k in range(LEVELS))
 """Where each level begins in the index of blocks."""
 ENTRIES = sum(s * s for s in SIDES)
 
+_POOL_STEP = 128
+"""Blocks per track that a pool's size is rounded up to."""
 _HALF = 2
 """Label pixels along a side of a texel."""
 _WINDOW = _HALF * BLOCK + 2
@@ -47,35 +50,39 @@ class ColourMap(NamedTuple):
       blocks: u8[n, BLOCK**2], colour codes of the blocks that are the track's own.
       index: i32[ENTRIES], the block at each place of each level, rows by rising y: one
         of the shared blocks, or their number plus the row in `blocks`.
+      nearest: u16[tint.CELLS**2], see there.
+      count: i32[], number of tiles.
     """
 
     blocks: np.ndarray
     index: np.ndarray
+    nearest: np.ndarray
+    count: np.ndarray
 
 
 def _to_codes(windows: np.ndarray) -> np.ndarray:
     """u8[n, BLOCK**2]: labels u8[n, _WINDOW, _WINDOW] averaged to colour codes."""
-    weights = palette.sample_weights()[windows]
-    for axis in (1, 2):
-        pair = weights.take(range(0, _WINDOW, 2), axis) + weights.take(
-            range(1, _WINDOW, 2), axis
-        )
-        low = pair.take(range(BLOCK), axis)
-        weights = low + pair.take(range(1, BLOCK + 1), axis)
-    codes = palette.code_of_counts()[weights]
-    label = windows[:, 1:-1:2, 1:-1:2]
+    sums = palette.sample_weights()[windows]
+    # Texel k averages label pixels 2 k to 2 k + 3 of its window: two pairs a side.
+    sums = sums[:, 0::2] + sums[:, 1::2]
+    sums = sums[:, :-1] + sums[:, 1:]
+    sums = sums[:, :, 0::2] + sums[:, :, 1::2]
+    sums = sums[:, :, :-1] + sums[:, :, 1:]
+    codes = palette.code_of_counts()[sums]
+    labels = windows[:, 1:-1:2, 1:-1:2]
     first = len(palette.GROUND)
-    is_road = (codes == palette.ROAD_CODE) & (label >= first)
-    codes[is_road] = label[is_road] - first + palette.ROAD_CODE
-    return codes.reshape(len(codes), BLOCK**2)
+    of_tile = labels - np.uint8(first - palette.ROAD_CODE)
+    is_road = (codes == palette.ROAD_CODE) & (labels >= first)
+    return np.where(is_road, of_tile, codes).reshape(len(codes), BLOCK**2)
 
 
 @functools.cache
 def _grass() -> np.ndarray:
     """u8[side, side], labels of a field without a road."""
     square = _HALF * GRASS_TEXELS
-    inside = np.arange(-_MARGIN, SQUARES * square + _MARGIN) // square % 2 == 0
-    return np.where(inside[:, None] & inside, palette.LIGHT, palette.DARK).astype("u1")
+    light = np.arange(SQUARES * square) // square % 2 == 0
+    grass = np.where(light[:, None] & light, palette.LIGHT, palette.DARK)
+    return np.pad(grass.astype("u1"), _MARGIN, constant_values=palette.BLACK)
 
 
 def _blocks_of(labels: np.ndarray, level: int) -> np.ndarray:
@@ -89,9 +96,17 @@ def _blocks_of(labels: np.ndarray, level: int) -> np.ndarray:
     return windows[:: _HALF * BLOCK, :: _HALF * BLOCK]
 
 
-def _period(level: int) -> int:
-    """Blocks after which the grass of a level repeats."""
-    return max(1, 2 * GRASS_TEXELS // BLOCK >> level)
+def _plain(level: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of blocks that differ on a field without a road, and the kind of each row.
+
+    Grass repeats, but for the outermost blocks, which blend with the black around.
+    """
+    side = SIDES[level] - 2
+    period = max(1, 2 * GRASS_TEXELS // BLOCK >> level)
+    kind = 1 + np.arange(side) % period
+    kind[0], kind[-1] = 0, period + 1
+    _, first = np.unique(kind, return_index=True)
+    return first, np.searchsorted(np.unique(kind), kind)
 
 
 @functools.cache
@@ -99,9 +114,9 @@ def shared_blocks() -> np.ndarray:
     """u8[k, BLOCK**2], the blocks common to all tracks: black, then grass by level."""
     blocks = [np.zeros((1, BLOCK**2), "u1")]
     for level in range(LEVELS):
-        n = _period(level)
-        windows = _blocks_of(_grass(), level)[:n, :n]
-        blocks.append(_to_codes(windows.reshape(n * n, _WINDOW, _WINDOW)))
+        rows, _ = _plain(level)
+        windows = _blocks_of(_grass(), level)[np.ix_(rows, rows)]
+        blocks.append(_to_codes(windows.reshape(-1, _WINDOW, _WINDOW)))
     return np.concatenate(blocks)
 
 
@@ -110,12 +125,11 @@ def _plain_index() -> tuple[np.ndarray, ...]:
     """Per level the shared blocks of a field without a road, i32[side, side]."""
     first, levels = 1, []
     for level, side in enumerate(SIDES):
-        n = _period(level)
-        row = np.arange(side - 2) % n
+        rows, kind = _plain(level)
         index = np.zeros((side, side), "i4")
-        index[1:-1, 1:-1] = first + n * row[:, None] + row
+        index[1:-1, 1:-1] = first + len(rows) * kind[:, None] + kind
         levels.append(index)
-        first += n * n
+        first += len(rows) ** 2
     return tuple(levels)
 
 
@@ -146,14 +160,17 @@ def _touched(track: Track, level: int) -> np.ndarray:
     # A texel averages a little of its neighbours.
     reach = 2.0 * TEXEL * (1 << level)
     quads = np.concatenate([track.tiles[:n], track.borders[:n][track.has_border[:n]]])
-    low = np.floor((quads.min(1) - reach + PLAYFIELD) / unit).astype(int)
-    high = np.floor((quads.max(1) + reach + PLAYFIELD) / unit).astype(int)
-    touched = np.zeros((side, side), bool)
-    for (x0, y0), (x1, y1) in zip(
-        low.clip(0, side - 1), high.clip(0, side - 1), strict=True
-    ):
-        touched[y0 : y1 + 1, x0 : x1 + 1] = True
-    return touched
+    (x0, y0), (x1, y1) = (
+        np.floor((corner + PLAYFIELD) / unit).astype("i4").clip(0, side - 1).T
+        for corner in (quads.min(1) - reach, quads.max(1) + reach)
+    )
+    # Boxes are counted by their corners; running sums fill them.
+    count = np.zeros((side + 1, side + 1), "i4")
+    np.add.at(count, (y0, x0), 1)
+    np.add.at(count, (y1 + 1, x1 + 1), 1)
+    np.add.at(count, (y0, x1 + 1), -1)
+    np.add.at(count, (y1 + 1, x0), -1)
+    return count.cumsum(0).cumsum(1)[:-1, :-1] > 0
 
 
 def rasterise(track: Track) -> ColourMap:
@@ -176,4 +193,49 @@ def rasterise(track: Track) -> ColourMap:
         taken += count
         blocks.append(_to_codes(windows[own]))
         levels.append(index.ravel())
-    return ColourMap(np.concatenate(blocks), np.concatenate(levels))
+    return ColourMap(
+        blocks=np.concatenate(blocks),
+        index=np.concatenate(levels),
+        nearest=tint.nearest_tiles(track),
+        count=np.int32(track.count),
+    )
+
+
+class Ground(NamedTuple):
+    """The pictures of a pool of tracks.
+
+    Attributes:
+      blocks: u8[n * BLOCK**2], the shared blocks, then those of each track.
+      index: u32[tracks * ENTRIES], the block at each place of each level of each track.
+      nearest: u16[tracks * tint.CELLS**2], the tile nearest to each cell of each track.
+      counts: i32[tracks], tiles of each track.
+    """
+
+    blocks: np.ndarray
+    index: np.ndarray
+    nearest: np.ndarray
+    counts: np.ndarray
+
+
+def stack(maps: Sequence[ColourMap]) -> Ground:
+    """A pool of tracks' pictures as one.
+
+    The blocks are padded so that pools of the same number of tracks nearly always have
+    the same shapes, and a function that is compiled for one serves the other.
+
+    Args:
+      maps: one per track.
+    """
+    shared = shared_blocks()
+    first = np.cumsum([0, *(len(m.blocks) for m in maps[:-1])], dtype="i4")
+    index = np.stack([m.index for m in maps])
+    index += np.where(index < len(shared), 0, first[:, None])
+    blocks = np.concatenate([shared, *(m.blocks for m in maps)])
+    step = _POOL_STEP * len(maps)
+    padding = np.zeros((-len(blocks) % step, BLOCK**2), "u1")
+    return Ground(
+        blocks=np.concatenate([blocks, padding]).ravel(),
+        index=index.astype("u4").ravel(),
+        nearest=np.concatenate([m.nearest for m in maps]),
+        counts=np.stack([m.count for m in maps]),
+    )

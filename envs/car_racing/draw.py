@@ -1,16 +1,25 @@
 """What the car's driver sees: one world's picture, as gathers from the colour maps."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
-from envs.car_racing import camera, colour_map, instruments, palette, score, sprite
-from envs.car_racing.colour_map import BLOCK, ColourMap
+from envs.car_racing import (
+    camera,
+    colour_map,
+    instruments,
+    palette,
+    score,
+    sprite,
+    tint,
+)
+from envs.car_racing.colour_map import BLOCK, Ground
 from envs.car_racing.state import State
 from envs.car_racing.track import PLAYFIELD
 
@@ -23,45 +32,37 @@ class Canvas(NamedTuple):
     """What is drawn from: constant arrays, passed in, never captured.
 
     Attributes:
-      blocks: u8[n * BLOCK**2], colour codes of the shared blocks and of all tracks'.
-      index: u32[tracks * colour_map.ENTRIES], the block at each place of each level of
-        each track.
-      colours: u8[256, 3], the colour of each code.
-      hull: f32[camera.ZOOM_STEPS, h, w], share of the pixels that the hull covers.
-      scores: u8[n, h, w], the written scores.
+      ground: the tracks' pictures.
+      colours: u8[256, 3], the colour of each code, no tile visited.
+      hull: f32[steps, h * w], `sprite.hull_table`.
+      scores: u8[n, h, w], `score.table`.
       gate: bool[], always true, see `_fenced`.
     """
 
-    blocks: np.ndarray | jax.Array
-    index: np.ndarray | jax.Array
-    colours: np.ndarray | jax.Array
-    hull: np.ndarray | jax.Array
-    scores: np.ndarray | jax.Array
-    gate: np.ndarray | jax.Array
+    ground: Ground
+    colours: ArrayLike
+    hull: ArrayLike
+    scores: ArrayLike
+    gate: ArrayLike
 
 
-def stack(maps: Sequence[ColourMap], size: int = 96) -> Canvas:
-    """The canvas of a pool of tracks, in numpy.
+def canvas(ground: Ground, size: int = 96) -> Canvas:
+    """All that pictures of one size are drawn from, in numpy.
 
     Args:
-      maps: the tracks' pictures.
+      ground: the tracks' pictures.
       size: pixels along a side of the pictures that will be drawn.
     """
-    shared = colour_map.shared_blocks()
-    first = np.cumsum([0, *(len(m.blocks) for m in maps[:-1])])
-    index = np.stack([m.index for m in maps])
-    index += np.where(index < len(shared), 0, first[:, None]).astype("i4")
     return Canvas(
-        blocks=np.concatenate([shared, *(m.blocks for m in maps)]).ravel(),
-        index=index.ravel().astype("u4"),
+        ground=ground,
         colours=palette.colours(),
         hull=sprite.hull_table(size),
-        scores=score.table(size)[0],
+        scores=score.table(size),
         gate=np.array(True),
     )
 
 
-def _fenced(gate: jax.Array, function: Callable[..., jax.Array], *args: Any):
+def _fenced(gate: ArrayLike, function: Callable[..., Any], *args: Any) -> Any:
     """`function(*args)`, which XLA may not fuse with what comes before or after.
 
     XLA's CPU backend otherwise computes a gather's indices anew, one by one, for every
@@ -69,18 +70,23 @@ def _fenced(gate: jax.Array, function: Callable[..., jax.Array], *args: Any):
     optimisation barrier does not.
     """
     result = jax.eval_shape(function, *args)
-    return lax.cond(
-        gate, function, lambda *_: jnp.zeros(result.shape, result.dtype), *args
-    )
+
+    def never(*_):
+        return jax.tree.map(lambda r: jnp.zeros(r.shape, r.dtype), result)
+
+    return lax.cond(gate, function, never, *args)
 
 
-def _take(table: jax.Array, at: jax.Array) -> jax.Array:
+def _take(table: ArrayLike, at: jax.Array) -> jax.Array:
     # Unsigned, because JAX would wrap negative indices at a third of a gather's cost.
-    return table.at[at].get(mode="promise_in_bounds")
+    return jnp.asarray(table).at[at].get(mode="promise_in_bounds")
 
 
-def _places(state: State, size: int, rows: int) -> jax.Array:
-    """u32[rows * size]: entry in the track's index << 10 | texel within the block."""
+def _places(state: State, size: int) -> jax.Array:
+    """u32[rows * size], where each pixel above the strip looks.
+
+    The entry in its track's index in the high bits, the texel in the block in the low.
+    """
     zoom = camera.zoom_at(state.step)
     # The level whose texels, averaged two by two, are nearest to a pixel's size.
     pixel = math.sqrt(camera.WINDOW_W * camera.WINDOW_H) / size / (2 * colour_map.TEXEL)
@@ -89,9 +95,10 @@ def _places(state: State, size: int, rows: int) -> jax.Array:
     side = jnp.asarray(colour_map.SIDES)[level]
     texel = colour_map.TEXEL * jnp.exp2(level.astype(jnp.float32))
     right = camera.centres(size, camera.WINDOW_W) - np.float32(camera.CAR_X)
-    up = np.float32(camera.WINDOW_H - 1 - camera.CAR_Y) - camera.centres(
-        size, camera.WINDOW_H
-    )[:rows]
+    up = (
+        np.float32(camera.WINDOW_H - 1 - camera.CAR_Y)
+        - camera.centres(size, camera.WINDOW_H)[: camera.road_rows(size)]
+    )
     cos = jnp.cos(state.angle) / (zoom * texel)
     sin = jnp.sin(state.angle) / (zoom * texel)
     x = (state.x + PLAYFIELD) / texel + BLOCK
@@ -108,21 +115,46 @@ def _places(state: State, size: int, rows: int) -> jax.Array:
 
 def _ground(canvas: Canvas, state: State, size: int) -> jax.Array:
     """u8[size * size], the colour code under every pixel, black in the strip."""
-    rows = size - size // 8
     mask = np.uint32((1 << _LOCAL_BITS) - 1)
 
     def texels(place, track):
         entry = (place >> _LOCAL_BITS) + track * np.uint32(colour_map.ENTRIES)
-        return (_take(canvas.index, entry) << _LOCAL_BITS) + (place & mask)
+        return (_take(canvas.ground.index, entry) << _LOCAL_BITS) + (place & mask)
 
     def codes(texel):
-        road = _take(canvas.blocks, texel)
+        road = _take(canvas.ground.blocks, texel)
         black = jnp.zeros((size * size,), jnp.uint8)
         return lax.dynamic_update_slice(black, road, (0,))
 
-    place = _fenced(canvas.gate, lambda s: _places(s, size, rows), state)
+    place = _fenced(canvas.gate, lambda s: _places(s, size), state)
     track = state.track.astype(jnp.uint32)
     return _fenced(canvas.gate, codes, _fenced(canvas.gate, texels, place, track))
+
+
+class _Details(NamedTuple):
+    """The small things of one frame, made apart so that they are made once."""
+
+    colours: jax.Array
+    car: sprite.Shares
+    bars: instruments.Shares
+
+
+def _details(canvas: Canvas, state: State, size: int) -> _Details:
+    cell = state.track * tint.CELLS**2 + tint.cell_of(state.x, state.y)
+    near = _take(canvas.ground.nearest, cell.astype(jnp.uint32)).astype(jnp.int32)
+    count = _take(canvas.ground.counts, state.track)
+    hull = _take(canvas.hull, jnp.minimum(state.step, len(camera.ZOOMS) - 1))
+    return _Details(
+        colours=tint.colours(canvas.colours, near, count, state.visited),
+        car=sprite.shares(state, hull, size),
+        bars=instruments.shares(state, size),
+    )
+
+
+def _luma(rgb: jax.Array) -> jax.Array:
+    """u8[..., 1] from u8[..., 3], as OpenCV's COLOR_RGB2GRAY."""
+    r, g, b = (rgb[..., i : i + 1].astype(jnp.int32) for i in range(3))
+    return (r * 4899 + g * 9617 + b * 1868 + 8192 >> 14).astype(jnp.uint8)
 
 
 def observe(
@@ -131,7 +163,7 @@ def observe(
     """One world's picture as its driver sees it.
 
     Args:
-      canvas: the pool's pictures.
+      canvas: the pool's pictures, made for this size.
       state: one world's state.
       size: pixels along a side.
       color: "rgb" or "gray".
@@ -139,21 +171,33 @@ def observe(
     Returns:
       u8[size, size, 3], or u8[size, size, 1] for gray.
     """
+    shade = {"rgb": lambda rgb: rgb, "gray": _luma}[color]
+    windows = (
+        sprite.window(size),
+        instruments.upright_window(size),
+        instruments.sideways_window(size),
+        score.window(size),
+    )
+
+    def compose(codes, text, details):
+        colours, car, bars = details
+        below = _take(colours, codes.reshape(size, size)[windows[0]].reshape(-1))
+        parts = (
+            sprite.blend(below.astype(jnp.float32), car),
+            instruments.upright(bars.upright, size),
+            instruments.sideways(bars.sideways, size),
+            jnp.repeat(text[:, :, None], 3, axis=2),
+        )
+        image = _take(shade(colours), codes).reshape(size, size, -1)
+        for part, (rows, columns) in zip(parts, windows, strict=True):
+            part = jnp.round(part).astype(jnp.uint8)
+            part = part.reshape(rows.stop - rows.start, columns.stop - columns.start, 3)
+            at = (rows.start, columns.start, 0)
+            image = lax.dynamic_update_slice(image, shade(part), at)
+        return image
+
     codes = _ground(canvas, state, size)
-    image = _take(canvas.colours, codes).reshape(size, 3 * size)
-    rows, columns = sprite.window_of(size)
-    below = _take(canvas.colours, codes.reshape(size, size)[rows, columns])
-    hull = canvas.hull[jnp.minimum(state.step, camera.ZOOM_STEPS - 1)]
-    car = sprite.blend(below.astype(jnp.float32), state, hull, size)
-    parts = [(car.reshape(car.shape[0], -1), rows.start, columns.start)]
-    upright, sideways = instruments.readings(state)
-    parts.append(instruments.upright(upright, size))
-    parts.append(instruments.sideways(sideways, size))
     shown = jnp.clip(jnp.round(state.score), score.LOWEST, score.HIGHEST)
-    text = canvas.scores[shown.astype(jnp.int32) - score.LOWEST]
-    _, row, column = score.table(size)
-    parts.append((jnp.repeat(text, 3, axis=1), row, column))
-    for part, row, column in parts:
-        part = part if part.dtype == jnp.uint8 else jnp.round(part).astype(jnp.uint8)
-        image = lax.dynamic_update_slice(image, part, (row, 3 * column))
-    return image.reshape(size, size, 3)
+    text = _take(canvas.scores, (shown - score.LOWEST).astype(jnp.uint32))
+    details = _fenced(canvas.gate, lambda s: _details(canvas, s, size), state)
+    return _fenced(canvas.gate, compose, codes, text, details)

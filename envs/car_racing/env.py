@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.car_racing import cache, draw, paint, physics
+from envs.car_racing.car import FPS
 from envs.car_racing.state import State
 from envs.car_racing.track import PLAYFIELD, Roads
 from envs.core import Box, Discrete, Environment, Outcome, Spec
@@ -109,14 +110,14 @@ def make(
     Source: Gymnasium 1.4 `car_racing.py`, Box2D 2.3.
     """
     _check(seeds, size, color, lap_rule, lap_complete_percent)
-    roads, canvas = cache.load_or_build(seeds)
+    roads, canvas = cache.load_or_build(seeds, size)
     spec = Spec(
         observation=Box((size, size, CHANNELS[color]), (0.0,), (255.0,), "uint8"),
         action=Box((3,), (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         if continuous
         else Discrete(5),
         max_steps=MAX_STEPS,
-        fps=physics.FPS,
+        fps=FPS,
     )
     controls = _continuous if continuous else _discrete
 
@@ -158,7 +159,7 @@ def make(
 
     return Environment(
         spec=spec,
-        world=World(roads, canvas),
+        world=jax.tree.map(jnp.asarray, World(roads, canvas)),
         reset=reset,
         step=step,
         observe=observe,

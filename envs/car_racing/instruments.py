@@ -9,7 +9,7 @@ import numpy as np
 from envs.car_racing import camera
 from envs.car_racing.state import State
 
-UNIT_X, UNIT_Y = camera.WINDOW_W / 40, camera.WINDOW_H / 40
+UNIT_X, UNIT_Y = camera.WINDOW_W // 40, camera.WINDOW_H // 40
 """Gymnasium's grid of the strip, in window pixels."""
 
 
@@ -43,80 +43,120 @@ TOP, BOTTOM = camera.WINDOW_H - 4 * UNIT_Y, camera.WINDOW_H - 2 * UNIT_Y
 """Window rows of the sideways bars, counted down."""
 SMALLEST = 1e-4
 """What shows less than this is not drawn."""
-_REACH = 10.0
-"""Grid units that a sideways bar may grow to; the gyroscope ends at the right edge."""
+_LEFT = (SIDEWAYS[0].place - 5) * UNIT_X
+"""Window column that no sideways bar crosses: steering ends at 0.44 radians, and the
+gyroscope reads less than 18 radians per second."""
 
 
-def readings(state: State) -> tuple[jax.Array, jax.Array]:
-    """What the upright bars, f32[5], and the sideways bars, f32[2], show."""
+def readings(state: State) -> jax.Array:
+    """f32[7], what the upright and then the sideways bars show."""
     speed = jnp.hypot(state.vx, state.vy)
-    upright = jnp.concatenate([speed[None], state.omega])
-    return upright, jnp.stack([state.joint[0], state.w])
+    return jnp.stack([speed, *state.omega, state.joint[0], state.w])
 
 
-def _overlap(low: jax.Array, high: jax.Array, first: int, last: int, scale: float):
-    """f32[last - first], the share of each pixel between window coordinates."""
-    edge = np.arange(first, last, dtype="f4") * np.float32(scale)
-    inside = jnp.minimum(high, edge + np.float32(scale)) - jnp.maximum(low, edge)
+def extents(readings: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Window coordinates, f32[7] and f32[7], between which the bars reach.
+
+    Rows, counted down, for the upright bars, columns for the others. pygame's polygons
+    have whole corners and include their last pixel.
+
+    Args:
+      readings: f32[7].
+    """
+    bars = [(FOOT, -UNIT_Y * b.gain) for b in UPRIGHT]
+    bars += [(b.place * UNIT_X, UNIT_X * b.gain) for b in SIDEWAYS]
+    start, gain = np.array(bars, "f4").T
+    end = jnp.trunc(start + gain * readings)
+    low, high = jnp.minimum(start, end), jnp.maximum(start, end) + 1
+    return low, jnp.where(jnp.abs(readings) > SMALLEST, high, low)
+
+
+def upright_window(size: int) -> tuple[slice, slice]:
+    """Rows and columns of the picture that the upright bars can cover."""
+    left, right = UPRIGHT[0].place * UNIT_X, (UPRIGHT[-1].place + 1) * UNIT_X + 1
+    columns = camera.span(left, right, size, camera.WINDOW_W)
+    return slice(camera.road_rows(size), size), slice(*columns)
+
+
+def sideways_window(size: int) -> tuple[slice, slice]:
+    """Rows and columns of the picture that the sideways bars can cover."""
+    rows = camera.span(TOP, BOTTOM + 1, size, camera.WINDOW_H)
+    return slice(*rows), slice(
+        *camera.span(_LEFT, camera.WINDOW_W, size, camera.WINDOW_W)
+    )
+
+
+def _covered(low: jax.Array, high: jax.Array, pixels: slice, scale: float) -> jax.Array:
+    """f32[bars, pixels], the share of each pixel between window coordinates."""
+    edge = np.arange(pixels.start, pixels.stop, dtype="f4")[None] * np.float32(scale)
+    last = edge + np.float32(scale)
+    inside = jnp.minimum(high[:, None], last) - jnp.maximum(low[:, None], edge)
     return jnp.maximum(inside, 0.0) * np.float32(1 / scale)
 
 
-def _extent(start: float, reading: jax.Array, unit: float):
-    """Window coordinates of a bar's ends; polygons include their last pixel.
+class Shares(NamedTuple):
+    """How far the bars reach, as the share of each pixel along a line.
 
-    Args:
-      start: where it grows from.
-      reading: f32[], what it shows.
-      unit: window pixels per unit of that.
+    Attributes:
+      upright: f32[5, h], along the rows of `upright_window`.
+      sideways: f32[2, w], along the columns of `sideways_window`.
     """
-    end = jnp.floor(start + unit * reading)
-    low, high = jnp.minimum(start, end), jnp.maximum(start, end) + 1
-    return low, jnp.where(jnp.abs(reading) > SMALLEST, high, low)
+
+    upright: jax.Array
+    sideways: jax.Array
 
 
-def _darkened(colour: tuple[int, int, int]) -> np.ndarray:
-    return np.maximum(np.array(colour, "f4") - 2, 0)
-
-
-def upright(readings: jax.Array, size: int) -> tuple[jax.Array, int, int]:
-    """The upright bars in a picture of a given size.
+def shares(state: State, size: int) -> Shares:
+    """What the bars cover.
 
     Args:
-      readings: f32[5].
+      state: one world's state.
+      size: pixels along a side of the picture.
+    """
+    low, high = extents(readings(state))
+    n = len(UPRIGHT)
+    return Shares(
+        _covered(low[:n], high[:n], upright_window(size)[0], camera.WINDOW_H / size),
+        _covered(low[n:], high[n:], sideways_window(size)[1], camera.WINDOW_W / size),
+    )
+
+
+def upright(covered: jax.Array, size: int) -> jax.Array:
+    """The upright bars' window of the picture.
+
+    Args:
+      covered: f32[5, h], `Shares.upright`.
       size: pixels along a side of the picture.
 
     Returns:
-      f32[h, 3 * w] with the channels side by side, row and column of its corner.
+      f32[h, 3 * w], the channels side by side.
     """
-    scale_y = camera.WINDOW_H / size
-    row = camera.span(camera.WINDOW_H - camera.STRIP_H, 800, size, 800)[0]
-    column, end = camera.span(
-        UPRIGHT[0].place * UNIT_X, (UPRIGHT[-1].place + 1) * UNIT_X + 1, size, 1000
-    )
-    across = camera.averaging(size, camera.WINDOW_W)[column:end]
-    image = jnp.zeros((size - row, 3 * (end - column)), jnp.float32)
+    across = camera.averaging(size, camera.WINDOW_W)[upright_window(size)[1]]
+    image = jnp.zeros((covered.shape[1], 3 * len(across)), jnp.float32)
     for i, bar in enumerate(UPRIGHT):
-        alone = i in (0, len(UPRIGHT) - 1)
-        x = int(bar.place * UNIT_X)
-        share = across[:, x : x + int(UNIT_X) + alone].sum(1)
-        low, high = _extent(FOOT, readings[i], -UNIT_Y * bar.gain)
-        down = _overlap(low, high, row, size, scale_y)
-        image += down[:, None] * np.outer(share, _darkened(bar.colour)).ravel()[None]
-    return image, row, column
+        # A bar's last column is painted over by its right neighbour.
+        neighbour = any(b.place == bar.place + 1 for b in UPRIGHT)
+        x = bar.place * UNIT_X
+        share = across[:, x : x + UNIT_X + (not neighbour)].sum(1)
+        line = np.outer(share, camera.darkened(bar.colour)).reshape(1, -1)
+        image += covered[i][:, None] * line
+    return image
 
 
-def sideways(readings: jax.Array, size: int) -> tuple[jax.Array, int, int]:
-    """The sideways bars; arguments and result as in `upright`, readings f32[2]."""
-    scale_x = camera.WINDOW_W / size
-    row, last = camera.span(TOP, BOTTOM + 1, size, camera.WINDOW_H)
-    left = (SIDEWAYS[0].place - 5) * UNIT_X
-    column, end = camera.span(left, camera.WINDOW_W, size, camera.WINDOW_W)
-    down = camera.averaging(size, camera.WINDOW_H)[row:last, int(TOP) : int(BOTTOM) + 1]
-    image = jnp.zeros((last - row, 3 * (end - column)), jnp.float32)
+def sideways(covered: jax.Array, size: int) -> jax.Array:
+    """The sideways bars' window of the picture.
+
+    Args:
+      covered: f32[2, w], `Shares.sideways`.
+      size: pixels along a side of the picture.
+
+    Returns:
+      f32[h, 3 * w], the channels side by side.
+    """
+    down = camera.averaging(size, camera.WINDOW_H)[sideways_window(size)[0]]
+    down = down[:, TOP : BOTTOM + 1].sum(1)[:, None]
+    image = jnp.zeros((len(down), 3 * covered.shape[1]), jnp.float32)
     for i, bar in enumerate(SIDEWAYS):
-        low, high = _extent(bar.place * UNIT_X, readings[i], UNIT_X * bar.gain)
-        across = _overlap(low, high, column, end, scale_x)
-        colour = _darkened(bar.colour)
-        line = (across[:, None] * colour[None]).reshape(-1)
-        image += down.sum(1)[:, None] * line[None]
-    return jnp.minimum(image, 253.0), row, column
+        line = covered[i][:, None] * camera.darkened(bar.colour)[None]
+        image += down * line.reshape(1, -1)
+    return image

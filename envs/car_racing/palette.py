@@ -9,6 +9,8 @@ import itertools
 
 import numpy as np
 
+from envs.car_racing import camera
+
 BLACK, DARK, LIGHT, ROAD, WHITE, RED = range(6)
 """Ground: outside, the two greens of the grass, road, the two colours of kerbs."""
 GROUND = np.array(
@@ -26,32 +28,17 @@ GROUND = np.array(
 TINT = (0, 2, 5)
 """Grey levels that an unvisited road tile is lighter than `ROAD`, by index % 3."""
 ROAD_CODES = 48
-"""Codes of pure road: tile index modulo this, 168 units of road, more than is in view."""
+"""Codes of pure road: tile index modulo this. 168 units, more than is in view."""
 ROAD_CODE = 1
 """The first of them; code 0 is pure black."""
 SAMPLES = 16
 """Samples that a texel averages; mixtures are counted in them."""
 
 
-def colours() -> np.ndarray:
-    """u8[256, 3], the colour of each code after Gymnasium's shrinking."""
-    table = mixtures() @ darkened(GROUND)
-    road = slice(ROAD_CODE, ROAD_CODE + ROAD_CODES)
-    table[road] += np.resize(TINT, ROAD_CODES)[:, None]
-    return np.rint(table).astype("u1")
-
-
-def darkened(colour: np.ndarray) -> np.ndarray:
-    """u8, a constant colour after pygame's `smoothscale`, which takes 2 off."""
-    return np.maximum(np.asarray(colour, "i4") - 2, 0).astype("u1")
-
-
 def _splits(total: int, parts: int) -> list[tuple[int, ...]]:
     """Every way to write `total` as an ordered sum of positive `parts`."""
     return [
-        s
-        for s in itertools.product(range(1, total), repeat=parts)
-        if sum(s) == total
+        s for s in itertools.product(range(1, total), repeat=parts) if sum(s) == total
     ]
 
 
@@ -115,3 +102,11 @@ def sample_weights() -> np.ndarray:
     weights[1 : len(GROUND)] = (SAMPLES + 1) ** np.arange(len(GROUND) - 1)
     weights[len(GROUND) :] = weights[ROAD]
     return weights
+
+
+def colours() -> np.ndarray:
+    """u8[256, 3], the colour of each code as Gymnasium shows it, no tile visited."""
+    table = mixtures() @ camera.darkened(GROUND)
+    road = slice(ROAD_CODE, ROAD_CODE + ROAD_CODES)
+    table[road] += np.resize(TINT, ROAD_CODES)[:, None]
+    return np.rint(table).astype("u1")

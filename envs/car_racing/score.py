@@ -10,6 +10,7 @@ from envs.car_racing import camera
 LOWEST, HIGHEST = -250, 1100
 """Scores beyond these are shown as these."""
 FONT_SIZE = 42
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 CENTRE_X, CENTRE_Y = 60, 750
 """Middle of the text in the window, y down."""
 
@@ -34,33 +35,39 @@ def text(score: int, font_size: int = FONT_SIZE) -> np.ndarray:
     """
     import pygame.surfarray
 
-    white, black = (255,) * 3, (0,) * 3
-    surface = _font(font_size).render(f"{score:04d}", True, white, black)
+    surface = _font(font_size).render(f"{score:04d}", True, WHITE, BLACK)
     return pygame.surfarray.array3d(surface)[:, :, 0].T
 
 
+_BOX_H, _BOX_W = 48, 104
+"""Window pixels around `CENTRE_X` and `CENTRE_Y` that every text fits into."""
+
+
+def window(size: int) -> tuple[slice, slice]:
+    """Rows and columns of the picture that the text can cover."""
+    top, left = CENTRE_Y - _BOX_H // 2, CENTRE_X - _BOX_W // 2
+    return (
+        slice(*camera.span(top, top + _BOX_H, size, camera.WINDOW_H)),
+        slice(*camera.span(left, left + _BOX_W, size, camera.WINDOW_W)),
+    )
+
+
 @functools.cache
-def table(size: int) -> tuple[np.ndarray, int, int]:
-    """All scores in a picture of a given size, and where they go.
+def table(size: int) -> np.ndarray:
+    """u8[HIGHEST - LOWEST + 1, h, w], all scores in their `window`.
 
     Args:
       size: pixels along a side of the picture.
-
-    Returns:
-      u8[HIGHEST - LOWEST + 1, h, w], row and column of the upper left corner.
     """
-    texts = [text(score) for score in range(LOWEST, HIGHEST + 1)]
-    height = max(t.shape[0] for t in texts)
-    width = max(t.shape[1] for t in texts) + 1
-    top, left = CENTRE_Y - height // 2, CENTRE_X - width // 2
-    boxes = np.zeros((len(texts), height, width), "f4")
-    for box, t in zip(boxes, texts, strict=True):
-        x = CENTRE_X - t.shape[1] // 2 - left
-        box[: t.shape[0], x : x + t.shape[1]] = t
-    row, last_row = camera.span(top, top + height, size, camera.WINDOW_H)
-    column, last_column = camera.span(left, left + width, size, camera.WINDOW_W)
-    down = camera.averaging(size, camera.WINDOW_H)[row:last_row, top : top + height]
-    across = camera.averaging(size, camera.WINDOW_W)
-    across = across[column:last_column, left : left + width]
-    shrunk = down @ boxes @ across.T * (253 / 255)
-    return np.rint(shrunk).astype("u1"), row, column
+    top, left = CENTRE_Y - _BOX_H // 2, CENTRE_X - _BOX_W // 2
+    boxes = np.zeros((HIGHEST - LOWEST + 1, _BOX_H, _BOX_W), "f4")
+    for box, number in zip(boxes, range(LOWEST, HIGHEST + 1), strict=True):
+        drawn = text(number)
+        h, w = drawn.shape
+        y, x = CENTRE_Y - h // 2 - top, CENTRE_X - w // 2 - left
+        box[y : y + h, x : x + w] = drawn
+    rows, columns = window(size)
+    down = camera.averaging(size, camera.WINDOW_H)[rows, top : top + _BOX_H]
+    across = camera.averaging(size, camera.WINDOW_W)[columns, left : left + _BOX_W]
+    shrunk = down @ boxes @ across.T * (camera.darkened(WHITE)[0] / WHITE[0])
+    return np.rint(shrunk).astype("u1")

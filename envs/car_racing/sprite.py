@@ -1,6 +1,7 @@
 """The car: a hull that always looks the same, and four wheels that do not."""
 
 import functools
+from typing import NamedTuple
 
 import cv2
 import jax
@@ -30,110 +31,126 @@ PATCH = 1.2
 HULL_COLOUR = (204, 0, 0)
 PATCH_COLOUR = (77, 77, 77)
 """Of the patch; the rest of a wheel is black."""
-_HALF_W = 1.7
-"""World units that a car reaches to either side, steering wheels included."""
+_REACH = (1.7, 2.7, 2.5)
+"""World units that a car reaches to the sides, wheels turned, ahead and behind."""
 
 
-def patch_extent(phase: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where along the wheel its light patch begins and ends, in wheel radii.
+class Shares(NamedTuple):
+    """What the pixels in the car's window show, each f32[h * w].
+
+    Attributes:
+      ground: share of the ground that the car leaves visible.
+      grey: light that the patches on the tyres add to all channels.
+      red: light that the hull adds to the red one.
+    """
+
+    ground: jax.Array
+    grey: jax.Array
+    red: jax.Array
+
+
+def patches(phase: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Where along the wheels their light patches begin and end, in wheel radii.
 
     Args:
-      phase: f32[...], the wheel's spin, radians.
+      phase: f32[4], the wheels' spin, radians.
 
     Returns:
-      Two f32[...] in [-1, 1]; equal where the patch is on the far side.
+      Two f32[4] in [-1, 1]; equal where the patch is on the far side.
     """
     end = phase + PATCH
-    sin1, sin2 = jnp.sin(phase), jnp.sin(end)
-    a = jnp.where(sin1 > 0, jnp.sign(jnp.cos(phase)), jnp.cos(phase))
-    b = jnp.where(sin2 > 0, jnp.sign(jnp.cos(end)), jnp.cos(end))
-    hidden = (sin1 > 0) & (sin2 > 0)
-    return jnp.minimum(a, b), jnp.where(hidden, jnp.minimum(a, b), jnp.maximum(a, b))
+    behind, end_behind = jnp.sin(phase) > 0, jnp.sin(end) > 0
+    a, b = jnp.cos(phase), jnp.cos(end)
+    a, b = jnp.where(behind, jnp.sign(a), a), jnp.where(end_behind, jnp.sign(b), b)
+    low = jnp.minimum(a, b)
+    return low, jnp.where(behind & end_behind, low, jnp.maximum(a, b))
 
 
-def window_of(size: int) -> tuple[slice, slice]:
+def window(size: int) -> tuple[slice, slice]:
     """Rows and columns of the picture that the car can cover."""
-    reach = _HALF_W * camera.ZOOM
-    top, bottom = (camera.WINDOW_H - camera.CAR_Y - y * camera.ZOOM for y in (2.7, -2.5))
-    return (
-        slice(*camera.span(top, bottom, size, camera.WINDOW_H)),
-        slice(
-            *camera.span(
-                camera.CAR_X - reach, camera.CAR_X + reach, size, camera.WINDOW_W
-            )
-        ),
+    side, ahead, behind = (camera.ZOOM * reach for reach in _REACH)
+    middle = camera.WINDOW_H - camera.CAR_Y
+    rows = camera.span(middle - ahead, middle + behind, size, camera.WINDOW_H)
+    columns = camera.span(
+        camera.CAR_X - side, camera.CAR_X + side, size, camera.WINDOW_W
     )
+    return slice(*rows), slice(*columns)
 
 
 @functools.cache
 def hull_table(size: int) -> np.ndarray:
-    """f32[ZOOM_STEPS, h, w], the share of each pixel that the hull covers."""
-    rows, columns = window_of(size)
+    """f32[ZOOM_STEPS, h * w], the share of each pixel that the hull covers."""
+    rows, columns = window(size)
     down = camera.averaging(size, camera.WINDOW_H)[rows]
     across = camera.averaging(size, camera.WINDOW_W)[columns]
     table = []
-    for step in range(camera.ZOOM_STEPS):
-        zoom = float(camera.FIRST_ZOOM + (camera.ZOOM - camera.FIRST_ZOOM) * (step + 1) / camera.FPS)
-        window = np.zeros((camera.WINDOW_H, camera.WINDOW_W), "u1")
+    for zoom in camera.ZOOMS:
+        drawing = np.zeros((camera.WINDOW_H, camera.WINDOW_W), "u1")
         for polygon in HULL:
             corners = np.array(polygon) * (UNIT * zoom) + (camera.CAR_X, camera.CAR_Y)
-            cv2.fillPoly(window, [corners.astype("i4")], 1)
-        table.append(down @ window[::-1].astype("f4") @ across.T)
-    return np.stack(table)
+            cv2.fillPoly(drawing, [corners.astype("i4")], 1)
+        table.append(down @ drawing[::-1].astype("f4") @ across.T)
+    return np.stack(table).reshape(len(table), -1)
 
 
-def _overlap(centre: jax.Array, width: jax.Array, low, high) -> jax.Array:
-    """The share of intervals [centre +- width / 2] between low and high."""
-    inside = jnp.minimum(centre + width / 2, high) - jnp.maximum(centre - width / 2, low)
-    return jnp.clip(inside / width, 0.0, 1.0)
+def _inside(centre: jax.Array, half: jax.Array, low, high) -> jax.Array:
+    """The length of centre +- half that lies between low and high."""
+    length = jnp.minimum(centre + half, high) - jnp.maximum(centre - half, low)
+    return jnp.maximum(length, 0.0)
 
 
-def wheels(state: State, size: int) -> tuple[jax.Array, jax.Array]:
-    """The share of each pixel in the car's window that wheels and patches cover.
+def shares(state: State, hull: jax.Array, size: int) -> Shares:
+    """The car's window of the picture.
 
     A pixel is taken for a box that turns with the wheel, which is exact for wheels
     that look ahead.
 
     Args:
       state: one world's state.
+      hull: f32[h * w], the row of `hull_table`.
       size: pixels along a side of the picture.
-
-    Returns:
-      Two f32[h, w].
     """
-    rows, columns = window_of(size)
+    rows, columns = window(size)
     zoom = camera.zoom_at(state.step)
-    x = camera.centres(size, camera.WINDOW_W)[columns] + np.float32(0.5 - camera.CAR_X)
-    y = (
-        np.float32(camera.WINDOW_H - 0.5 - camera.CAR_Y)
-        - camera.centres(size, camera.WINDOW_H)[rows]
-    )
-    width, height = camera.WINDOW_W / size / zoom, camera.WINDOW_H / size / zoom
-    low, high = patch_extent(state.phase)
-    covered = patched = jnp.zeros((len(y), len(x)), jnp.float32)
+    up = camera.WINDOW_H - 1 - camera.CAR_Y - camera.centres(size, camera.WINDOW_H)
+    right = camera.centres(size, camera.WINDOW_W) - camera.CAR_X
+    y, x = np.meshgrid(up[rows], right[columns], indexing="ij")
+    # pygame cuts a polygon's corners to whole pixels and includes the last ones: on
+    # average half a pixel more on all sides, all half a pixel down.
+    grown = 0.5 / zoom
+    x, y = (jnp.asarray(v.ravel(), jnp.float32) / zoom + grown for v in (x, y))
+    half_x = camera.WINDOW_W / size / 2 / zoom
+    half_y = camera.WINDOW_H / size / 2 / zoom
+    cos, sin = jnp.cos(state.joint), jnp.sin(state.joint)
+    low, high = patches(state.phase)
+    shown = jnp.where(low < high, 1.0, 0.0)
+    width, radius = WHEEL_W * UNIT + grown, WHEEL_R * UNIT + grown
+    low, high = WHEEL_R * UNIT * low - grown, WHEEL_R * UNIT * high + grown
+    covered = patched = jnp.zeros_like(x)
     for i, (wheel_x, wheel_y) in enumerate(WHEELS):
-        cos, sin = jnp.cos(state.joint[i]), jnp.sin(state.joint[i])
-        dx, dy = x / zoom - wheel_x * UNIT, y / zoom - wheel_y * UNIT
-        across = (dx * cos)[None, :] + (dy * sin)[:, None]
-        along = (dy * cos)[:, None] - (dx * sin)[None, :]
-        half_w, half_l = WHEEL_W * UNIT, WHEEL_R * UNIT
-        side = _overlap(across, width, -half_w, half_w)
-        covered += side * _overlap(along, height, -half_l, half_l)
-        patched += side * _overlap(along, height, half_l * low[i], half_l * high[i])
-    return covered, patched
+        dx, dy = x - wheel_x * UNIT, y - wheel_y * UNIT
+        across, along = dx * cos[i] + dy * sin[i], dy * cos[i] - dx * sin[i]
+        side = _inside(across, half_x, -width, width)
+        covered += side * _inside(along, half_y, -radius, radius)
+        patched += side * _inside(along, half_y, low[i], high[i]) * shown[i]
+    beside = (1.0 - hull) / (4.0 * half_x * half_y)
+    bright, red = (camera.darkened(c)[0] for c in (PATCH_COLOUR, HULL_COLOUR))
+    return Shares(
+        ground=1.0 - hull - covered * beside,
+        grey=patched * beside * bright,
+        red=hull * red,
+    )
 
 
-def blend(ground: jax.Array, state: State, hull: jax.Array, size: int) -> jax.Array:
+def blend(below: jax.Array, car: Shares) -> jax.Array:
     """The car on the ground that it stands on.
 
     Args:
-      ground: f32[h, w, 3], the picture where the car will be.
-      state: one world's state.
-      hull: f32[h, w], the row of `hull_table`.
-      size: pixels along a side of the picture.
+      below: f32[h * w, 3], the ground in the car's window.
+      car: what covers it.
+
+    Returns:
+      f32[h * w, 3].
     """
-    covered, patched = wheels(state, size)
-    wheel = patched[:, :, None] * (np.array(PATCH_COLOUR, "f4") - 2)
-    below = ground * (1.0 - covered)[:, :, None] + wheel
-    red = np.maximum(np.array(HULL_COLOUR, "f4") - 2, 0)
-    return below * (1.0 - hull)[:, :, None] + hull[:, :, None] * red
+    light = car.grey[:, None] + car.red[:, None] * np.array([[1, 0, 0]], "f4")
+    return below * car.ground[:, None] + light

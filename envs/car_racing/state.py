@@ -18,6 +18,8 @@ class State(NamedTuple):
       x, y, angle: f32, pose of the hull's body origin.
       vx, vy: f32, velocity of the hull's centre of mass, units per second.
       w: f32, angular velocity of the hull, radians per second.
+      wheel_vx: f32[4], velocity of each wheel's centre, units per second.
+      wheel_vy: f32[4].
       joint: f32[4], steering angle of each wheel against the hull.
       joint_speed: f32[4], its rate, radians per second.
       stop: f32[4], impulse with which the steering stop holds each wheel back, signed
@@ -40,6 +42,8 @@ class State(NamedTuple):
     vx: jax.Array
     vy: jax.Array
     w: jax.Array
+    wheel_vx: jax.Array
+    wheel_vy: jax.Array
     joint: jax.Array
     joint_speed: jax.Array
     stop: jax.Array

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-import jax
 import numpy as np
+
+from envs.car_racing.car import settled
 
 SCALE = 6.0
 TRACK_RADIUS = 900 / SCALE
@@ -40,6 +41,9 @@ ROWS = MAX_TILES + 2 * RUN + 2
 NOWHERE = MAX_TILES + RUN + 1
 """First candidate where there is no road: its rows are unused."""
 
+Array: TypeAlias = Any
+"""An array of numpy where tracks are made, of JAX where they are driven on."""
+
 
 class Track(NamedTuple):
     """One track; rows from `count` on are unused and lie at `FAR`.
@@ -55,12 +59,12 @@ class Track(NamedTuple):
       attempts: i32[], tries that the generator needed.
     """
 
-    tiles: np.ndarray | jax.Array
-    count: np.ndarray | jax.Array
-    borders: np.ndarray | jax.Array
-    has_border: np.ndarray | jax.Array
-    start: np.ndarray | jax.Array
-    attempts: np.ndarray | jax.Array
+    tiles: Array
+    count: Array
+    borders: Array
+    has_border: Array
+    start: Array
+    attempts: Array
 
 
 def _checkpoints(rng: np.random.Generator) -> list[tuple[float, float, float]]:
@@ -221,6 +225,7 @@ class Roads(NamedTuple):
 
     Attributes:
       tracks: the tracks, stacked along the first axis.
+      parked: f32[P, 3], angle, x and y of the car once its joints have closed.
       lines: f32[P, ROWS, 4], left x, left y, right x, right y of the lines across the
         road: row j is the line at the far end of tile j, row j + 1 at its near end.
         After the last tile the first ones follow again.
@@ -229,8 +234,9 @@ class Roads(NamedTuple):
     """
 
     tracks: Track
-    lines: np.ndarray | jax.Array
-    ids: np.ndarray | jax.Array
+    parked: Array
+    lines: Array
+    ids: Array
 
 
 def _reachable(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -275,6 +281,7 @@ def stack(seeds: Sequence[int]) -> Roads:
         out[: count + RUN] = track.tiles[rows][:, [3, 2]].reshape(-1, 4)
     return Roads(
         tracks=Track(*map(np.stack, zip(*tracks, strict=True))),
+        parked=np.array([settled(*map(float, t.start)) for t in tracks], "f4"),
         lines=lines,
         ids=np.stack([_ids(track) for track in tracks]),
     )

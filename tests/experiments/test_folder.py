@@ -98,6 +98,18 @@ def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path):
             assert (tmp_path / folder.LOCK).read_text() == f"{os.getpid()}\n"
 
 
+def test_what_the_dead_left_is_swept_and_what_the_living_write_is_not(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    (tmp_path / "videos").mkdir()
+    left = tmp_path / "videos" / f".partial-{dead.pid}-a.mp4"
+    written = tmp_path / f".partial-{os.getppid()}-b.npz"
+    for path in (left, written):
+        path.write_text("")
+    with folder.lock(tmp_path):
+        assert not left.exists() and written.exists()
+
+
 def test_an_unwritable_folder_is_said_once(tmp_path):
     (tmp_path / "file").write_text("")
     with (

@@ -216,7 +216,7 @@ def test_a_terminal_gets_a_live_bar_that_keeps_the_last_validation(monkeypatch):
     sink.write(10, NUMBERS | {"validation_mean": 300.0, "validation_sd": 25.0})
     sink.write(20, NUMBERS | {"return_mean": 171.5})
     sink.close()
-    last = out.getvalue().split("generation")[-1]
+    last = out.getvalue().split("generation")[-1].replace("\u00a0", " ")
     assert "20/40" in last
     assert "mean 171.5" in last and "validation 300.0 ± 25.0" in last
     assert "\x1b[" in out.getvalue()

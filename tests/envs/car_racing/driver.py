@@ -11,7 +11,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from gymnasium.envs.box2d.car_racing import CarRacing
 
-CRUISE, SLOWEST = 90.0, 38.0
+CRUISE, SLOWEST = 80.0, 34.0
 
 
 class Pose(NamedTuple):

@@ -7,6 +7,7 @@ from tests.envs.car_racing.driver import Gymnasium
 
 SEEDS = [*range(8), 1000, 1031, 2000, 2099, 100_000, 2**31, 123_456_789_012]
 
+
 def gymnasiums(seed):
     """(tiles, kerbs with None where there is none, start) of the original."""
     env = Gymnasium()

@@ -1,0 +1,135 @@
+"""The pool of tracks on disk: made once for a list of seeds, then only read.
+
+Pools lie in `implicit-attention-pixels/car_racing` below `XDG_CACHE_HOME` (`~/.cache`
+where that is not set), or in the folder that `IAP_CACHE` names, one file a list of
+seeds, about 0.9 MB a track. They may be deleted at any time.
+"""
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import jax
+import numpy as np
+
+from envs.car_racing import colour_map, draw, track
+from envs.car_racing.colour_map import Ground
+from envs.car_racing.track import Roads, Track
+
+_log = logging.getLogger(__name__)
+
+
+class Pool(NamedTuple):
+    """A pool of tracks, in numpy, for pictures of any size.
+
+    Attributes:
+      roads: where the tracks run.
+      ground: what they look like.
+    """
+
+    roads: Roads
+    ground: Ground
+
+
+def folder() -> Path:
+    """Where pools are kept."""
+    if chosen := os.environ.get("IAP_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "implicit-attention-pixels" / "car_racing"
+
+
+@functools.cache
+def _version() -> bytes:
+    """A digest of all that a pool's content follows from, besides its seeds."""
+    digest = hashlib.sha256(f"{np.__version__} {cv2.__version__}".encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.digest()
+
+
+def path_of(seeds: Sequence[int]) -> Path:
+    """The file of a list of seeds."""
+    name = hashlib.sha256(",".join(map(str, seeds)).encode()).hexdigest()[:16]
+    return folder() / f"{len(seeds)}-{name}.npz"
+
+
+def build(seeds: Sequence[int]) -> Pool:
+    """Makes a pool.
+
+    Args:
+      seeds: of Gymnasium's tracks.
+    """
+    roads = track.stack(seeds)
+    tracks = [Track(*arrays) for arrays in zip(*roads.tracks, strict=True)]
+    # Most of the work happens in numpy and OpenCV, which let other threads run.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        maps = list(threads.map(colour_map.rasterise, tracks))
+    return Pool(roads, colour_map.stack(maps))
+
+
+def _structure() -> jax.tree_util.PyTreeDef:
+    roads = Roads(*Roads._fields)._replace(tracks=Track(*Track._fields))
+    return jax.tree.structure(Pool(roads, Ground(*Ground._fields)))
+
+
+def _load(path: Path) -> Pool | None:
+    """The pool in a file, or None where no sound one of this version is."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if arrays["version"].tobytes() != _version():
+                return None
+            structure = _structure()
+            # Reading an array to its end checks its sum.
+            leaves = [arrays[str(i)] for i in range(structure.num_leaves)]
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # A damaged file can make its reader raise anything.
+        _log.warning("cached tracks %s are damaged (%s); rebuilding them", path, error)
+        return None
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _save(path: Path, pool: Pool) -> None:
+    """Writes a pool under a name of its own first, so that no one reads half of it."""
+    arrays = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(pool))}
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            temporary = Path(file.name)
+            np.savez(file, version=np.frombuffer(_version(), "u1"), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        _log.warning("cannot keep tracks in %s (%s); going on without", path, error)
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def load_or_build(seeds: Sequence[int], size: int = 96) -> tuple[Roads, draw.Canvas]:
+    """The pool of a list of seeds, in numpy, from disk where it has been made before.
+
+    A damaged file is rebuilt, and a folder that cannot be written to is done without;
+    both are logged as warnings.
+
+    Args:
+      seeds: of Gymnasium's tracks.
+      size: pixels along a side of the pictures that will be drawn.
+    """
+    path = path_of(seeds)
+    pool = _load(path)
+    if pool is None:
+        pool = build(seeds)
+        _save(path, pool)
+    return pool.roads, draw.canvas(pool.ground, size)

@@ -1,0 +1,292 @@
+import dataclasses
+import subprocess
+import sys
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from iap import (
+    Centring,
+    Encoder,
+    EncoderConfig,
+    Kernel,
+    Order,
+    Position,
+    Projection,
+    Scale,
+    encode,
+    weights_shape,
+)
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (30, 38, 3), dtype=np.uint8)
+
+
+def transform(config):
+    return hk.without_apply_rng(hk.transform(lambda image: Encoder(config)(image)))
+
+
+def draw(config, seed=0, scale=0.3):
+    rng = np.random.default_rng(seed)
+    shape = weights_shape(config, 3)
+    weights = scale * rng.standard_normal(shape)
+    bias = scale * rng.standard_normal(shape[1])
+    return jnp.asarray(weights, jnp.float32), jnp.asarray(bias, jnp.float32)
+
+
+def explicit(config, weights, bias, place=None):
+    """Exact-kernel tokens, scores and centres by explicit loops, in float64."""
+    height, width, _ = IMAGE.shape
+    w, s, d = config.window, config.stride, config.depth
+    corners = [
+        (top, left)
+        for top in range(0, height - w + 1, s)
+        for left in range(0, width - w + 1, s)
+    ]
+    tokens = np.stack([IMAGE[r : r + w, c : c + w].ravel() / 255 for r, c in corners])
+    centre = np.array(corners) + w // 2
+    relative = centre / [height, width]
+    if place is not None:
+        tokens = np.concatenate([tokens, place(relative)], axis=1)
+    divisor = tokens.shape[1] if config.scale is Scale.d_in else d
+    affine = tokens @ np.asarray(weights, np.float64) + np.asarray(bias, np.float64)
+    q, k = affine[:, :d], affine[:, d : 2 * d]
+    logits = q @ k.T / np.sqrt(divisor)
+    matrix = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores = (matrix / matrix.sum(axis=1, keepdims=True)).sum(axis=0)
+    return affine, scores, centre, relative
+
+
+def sincos(relative):
+    columns = []
+    for axis in (0, 1):
+        for wave in (np.sin, np.cos):
+            columns += [wave(np.pi * 2**n * relative[:, axis]) for n in range(4)]
+    return np.stack(columns, axis=1)
+
+
+PLACES = {
+    Position.none: None,
+    Position.concat: lambda relative: relative,
+    Position.sincos: sincos,
+}
+
+
+@pytest.mark.parametrize("position", Position)
+@pytest.mark.parametrize("scale", Scale)
+@pytest.mark.parametrize(("window", "stride"), [(7, 4), (4, 4), (2, 5)])
+def test_exact_encoder_equals_explicit_loops(window, stride, scale, position):
+    config = EncoderConfig(
+        window=window,
+        stride=stride,
+        kernel=Kernel.exact,
+        scale=scale,
+        position=position,
+        selection=Order.rank,
+        content=True,
+        score=True,
+    )
+    weights, bias = draw(config)
+    features, attention = encode(config, jnp.asarray(IMAGE), weights, bias)
+    affine, scores, centre, relative = explicit(config, weights, bias, PLACES[position])
+    # Logits up to ~20 as float32 sums of up to 163 terms: errors of exp below 1e-4.
+    np.testing.assert_allclose(attention.scores, scores, rtol=1e-3)
+
+    index = np.asarray(attention.index)
+    np.testing.assert_array_equal(
+        index, np.argsort(-np.asarray(attention.scores), kind="stable")[:10]
+    )
+    np.testing.assert_array_equal(attention.centre, centre[index])
+    per_patch = np.asarray(features).reshape(10, 2 + config.depth + 1)
+    np.testing.assert_allclose(per_patch[:, :2], relative[index], rtol=1e-6)
+    np.testing.assert_allclose(
+        per_patch[:, 2:-1], affine[index, 2 * config.depth :], rtol=1e-3, atol=1e-4
+    )
+    share = scores[index] / scores[index].sum()
+    np.testing.assert_allclose(per_patch[:, -1], share, rtol=2e-3)
+
+
+def test_features_are_centres_alone_by_default():
+    config = EncoderConfig()
+    features, attention = encode(config, jnp.asarray(IMAGE), *draw(config))
+    assert features.shape == (20,)
+    np.testing.assert_allclose(
+        features.reshape(10, 2), np.asarray(attention.centre) / [[30, 38]], rtol=1e-6
+    )
+    assert np.all(np.diff(attention.index) > 0)
+
+
+@pytest.mark.parametrize("kernel", Kernel)
+def test_selection_order_changes_the_order_only(kernel):
+    rank = EncoderConfig(kernel=kernel, selection=Order.rank)
+    position = dataclasses.replace(rank, selection=Order.position)
+    by_rank = encode(rank, jnp.asarray(IMAGE), *draw(rank)).attention
+    by_position = encode(position, jnp.asarray(IMAGE), *draw(rank)).attention
+    np.testing.assert_array_equal(np.sort(by_rank.index), by_position.index)
+    chosen = np.asarray(by_rank.scores)[np.asarray(by_rank.index)]
+    assert np.all(np.diff(chosen) <= 0)
+    assert np.sort(by_rank.scores)[-10] == chosen[-1]
+
+
+@pytest.mark.parametrize("kernel", Kernel)
+def test_floats_in_0_1_are_seen_as_the_bytes_are(kernel):
+    config = EncoderConfig(kernel=kernel, position=Position.sincos)
+    weights, bias = draw(config)
+    of_bytes = encode(config, jnp.asarray(IMAGE), weights, bias)
+    of_floats = encode(config, jnp.asarray(IMAGE / np.float32(255)), weights, bias)
+    np.testing.assert_allclose(
+        of_bytes.attention.scores, of_floats.attention.scores, rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize("kernel", Kernel)
+def test_members_with_own_weights_see_what_they_see_alone(kernel):
+    config = EncoderConfig(kernel=kernel, content=True, score=True)
+    network = transform(config)
+    images = jnp.stack([jnp.asarray(IMAGE), jnp.asarray(IMAGE[::-1])])
+    members = [network.init(jax.random.key(seed), IMAGE) for seed in (0, 1, 2)]
+    together = jax.lax.map(
+        lambda params: jax.vmap(network.apply, in_axes=(None, 0))(params, images),
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *members),
+    )
+    for i, params in enumerate(members):
+        for j in range(2):
+            alone = network.apply(params, images[j]).attention.scores
+            batched = together.attention.scores[i, j]
+            np.testing.assert_allclose(batched, alone, rtol=1e-4)
+
+
+def test_the_module_is_the_function_of_its_parameters():
+    config = EncoderConfig(kernel=Kernel.taylor, content=True)
+    network = transform(config)
+    params = network.init(jax.random.key(0), IMAGE)
+    weights, bias = params["encoder"]["weights"], params["encoder"]["bias"]
+    assert weights.shape == weights_shape(config, 3) == (48, 12)
+    # Truncated normal of standard deviation 1 / sqrt(48), 576 draws: 4 standard errors.
+    assert abs(float(weights.std()) * 48**0.5 - 1) < 4 / (2 * 576) ** 0.5
+    assert not np.any(bias)
+    module = network.apply(params, IMAGE)
+    function = encode(config, jnp.asarray(IMAGE), weights, bias)
+    for a, b in zip(jax.tree.leaves(module), jax.tree.leaves(function), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_random_features_come_from_the_seed_and_are_no_parameters():
+    scores = []
+    for seed in (0, 0, 1):
+        config = EncoderConfig(seed=seed)
+        params = transform(config).init(jax.random.key(7), IMAGE)
+        assert {leaf.shape for leaf in jax.tree.leaves(params)} == {(48, 8), (8,)}
+        scores.append(transform(config).apply(params, IMAGE).attention.scores)
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert np.abs(scores[0] - scores[2]).max() > 1e-3
+
+
+@pytest.mark.parametrize("kernel", Kernel)
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
+def test_gradients_are_finite(kernel, scale):
+    config = EncoderConfig(kernel=kernel, content=True, score=True)
+    weights, bias = draw(config, scale=scale)
+    gradients = jax.grad(
+        lambda w, b: jnp.sum(encode(config, jnp.asarray(IMAGE), w, b).features ** 2),
+        argnums=(0, 1),
+    )(weights, bias)
+    assert all(np.all(np.isfinite(g)) for g in gradients)
+    assert np.abs(gradients[0]).max() > 0 or scale == 0
+
+
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_attention_agent_has_3603_parameters():
+    config = EncoderConfig.attention_agent()
+
+    def agent(image):
+        encoding = Encoder(config)(image)
+        core = hk.LSTM(16)
+        hidden, _ = core(encoding.features, core.initial_state(None))
+        return hk.Linear(3)(hidden), encoding
+
+    network = hk.without_apply_rng(hk.transform(agent))
+    image = jax.ShapeDtypeStruct((96, 96, 3), jnp.uint8)
+    params = jax.eval_shape(network.init, jax.random.key(0), image)
+    assert count(params) == 3603
+    _, (features, attention) = jax.eval_shape(network.apply, params, image)
+    assert features.shape == (20,)
+    assert attention.scores.shape == (529,)
+
+
+def test_single_pixels_need_32_parameters():
+    config = EncoderConfig(window=1, stride=1)
+    image = jax.ShapeDtypeStruct((96, 96, 3), jnp.uint8)
+    params = jax.eval_shape(transform(config).init, jax.random.key(0), image)
+    assert count(params) == 32
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window": 0}, "window=0 must be at least 1"),
+        ({"stride": 0}, "stride=0 must be at least 1"),
+        ({"depth": 0}, "depth=0 must be at least 1"),
+        ({"top_k": 0}, "top_k=0 must be at least 1"),
+        ({"features": 0}, "features=0 must be at least 1"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"kernel": Kernel.taylor, "order": 3}, "order=3 must be even"),
+        (
+            {"kernel": Kernel.positive, "projection": Projection.none},
+            "projection=none goes with kernel=relu only",
+        ),
+        (
+            {"kernel": Kernel.relu, "centring": Centring.means},
+            "centring=means does not go with kernel=relu: .* exp",
+        ),
+    ],
+)
+def test_refuses_settings_that_do_not_fit(settings, message):
+    with pytest.raises(ValueError, match=message):
+        EncoderConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window": 31}, "window=31 does not fit an image of 30x38 .* at most 30"),
+        ({"top_k": 64}, "top_k=64 must be between 1 and the number of patches, 63"),
+    ],
+)
+def test_refuses_images_that_do_not_fit(settings, message):
+    network = transform(EncoderConfig(**settings))
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(network.init, jax.random.key(0), jnp.asarray(IMAGE))
+
+
+def test_refuses_a_batch_and_foreign_weights():
+    config = EncoderConfig()
+    weights, bias = draw(config)
+    with pytest.raises(ValueError, match="expected one image"):
+        encode(config, jnp.asarray(IMAGE)[None], weights, bias)
+    with pytest.raises(ValueError, match=r"weights \(47, 8\) do not fit"):
+        encode(config, jnp.asarray(IMAGE), weights[1:], bias)
+
+
+def test_centring_follows_the_kernel():
+    centred = {kernel: EncoderConfig(kernel=kernel).centred for kernel in Kernel}
+    assert centred[Kernel.relu] is False
+    assert centred[Kernel.positive] is centred[Kernel.taylor] is True
+    assert EncoderConfig(kernel=Kernel.taylor, centring=Centring.none).centred is False
+
+
+def test_iap_stands_alone():
+    code = (
+        "import sys, iap; "
+        "print(*sorted({m.split('.')[0] for m in sys.modules}"
+        " & {'agents', 'envs', 'experiments', 'evosax', 'gymnasium', 'cv2'}))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    assert output.stdout.strip() == ""
