@@ -6,7 +6,7 @@ Tracks are named by their Gymnasium seeds. Nothing below `TRAINING` is ever trai
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
@@ -35,7 +35,7 @@ class Parts(NamedTuple):
 
     Attributes:
       key: the root of all its random keys.
-      devices: those that it uses.
+      devices: the JAX devices that it uses.
       policy: what acts.
       learner: () -> what improves the policy.
       world: () -> the training tracks.
@@ -44,7 +44,7 @@ class Parts(NamedTuple):
     """
 
     key: jax.Array
-    devices: Sequence[jax.Device]
+    devices: Sequence[Any]
     policy: Policy
     learner: Callable[[], Learner]
     world: Callable[[], World]
@@ -84,11 +84,11 @@ def build(config: Config) -> Parts:
         learner=learner,
         world=world,
         evaluate=evaluator(policy, env, played, devices),
-        film=_filmer(config, policy, played),
+        film=_filmer(config, policy, played, devices[0]),
     )
 
 
-def _devices(wanted: int) -> Sequence[jax.Device]:
+def _devices(wanted: int) -> Sequence[Any]:
     present = jax.local_devices()
     if wanted > len(present):
         raise RunError(
@@ -98,7 +98,7 @@ def _devices(wanted: int) -> Sequence[jax.Device]:
     return present[: wanted or None]
 
 
-def _filmer(config: Config, policy: Policy, key: jax.Array) -> Filmer:
+def _filmer(config: Config, policy: Policy, key: jax.Array, device: Any) -> Filmer:
     """Compiles at the first film, once."""
 
     @functools.cache
@@ -119,7 +119,9 @@ def _filmer(config: Config, policy: Policy, key: jax.Array) -> Filmer:
     def film(path: Path, params: Params, level: int, subtitle: str) -> Film:
         return record()(
             path,
-            params,
+            jax.device_put(
+                params, device
+            ),  # else trained and loaded ones compile apart
             registry.make(config.env, [level]).world,
             0,
             level_key(key, level),

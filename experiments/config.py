@@ -65,7 +65,7 @@ OF_THE_COMMAND = (
 
 
 LEAST = {
-    **{"seed": 0, "iterations": 0, "log_every": 1, "evaluate_every": 0},
+    **{"seed": 0, "iterations": 1, "log_every": 1, "evaluate_every": 0},
     **{"film_every": 0, "save_every": 1, "keep": 1},
     **{"episodes": 0, "track": 0, "devices": 0},
 }

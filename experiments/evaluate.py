@@ -58,7 +58,7 @@ def evaluator(
     policy: Policy,
     env: Callable[[Sequence[int]], Environment],
     key: jax.Array,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Any],
 ) -> Evaluator:
     """Prepares evaluations; compiles at the first, once for all levels.
 
@@ -66,7 +66,7 @@ def evaluator(
       policy: what plays.
       env: levels -> the world with these levels as its episodes 0, 1, ...
       key: of the run's evaluations.
-      devices: the levels are split over them; results do not depend on how many.
+      devices: JAX devices; the levels are split over them; results do not depend on how many.
     """
     D = len(devices)
     B = -(-BATCH // D) * D
@@ -81,15 +81,16 @@ def evaluator(
     def world(levels: tuple[int, ...]) -> World:
         return jax.device_put(env(levels).world, everywhere)
 
-    def batch(params: Params, levels: Sequence[int]) -> EpisodeStats:
-        padded = (*levels, *[levels[-1]] * (B - len(levels)))
-        ids = jnp.asarray(padded, jnp.uint32)
-        stats = jax.device_get(play()(params, world(padded), ids, key))
-        return jax.tree.map(lambda x: x[: len(levels)], stats)
-
     def evaluate(params: Params, levels: Sequence[int]) -> Evaluation:
         params = jax.device_put(params, everywhere)
-        parts = [batch(params, levels[i : i + B]) for i in range(0, len(levels), B)]
+        N, parts = len(levels), []
+        for end in range(B, N + B, B):
+            end, count = min(end, N), min(B, N - end + B)
+            # Always B worlds: what is missing is filled with levels played before.
+            batch = tuple(levels[i % N] for i in range(end - B, end))
+            ids = jnp.asarray(batch, jnp.uint32)
+            stats = jax.device_get(play()(params, world(batch), ids, key))
+            parts.append(jax.tree.map(lambda x, n=count: x[B - n :], stats))
         stats = jax.tree.map(lambda *x: np.concatenate(x), *parts)
         return Evaluation(
             levels, stats.returns, int(stats.decisions.sum()), int(stats.frames.sum())

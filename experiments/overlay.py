@@ -147,7 +147,7 @@ def panel(style: Style, moment: Moment, height: int) -> np.ndarray:
     say(style.subtitle, 0, 56, 15, MUTED)
     say("RETURN", 0, 98, 13, MUTED, bold=True)
     say(f"{moment.seconds:.1f} s", inner, 98, 13, MUTED, align="right")
-    say(f"{moment.total:.1f}".replace("-", "−"), 0, 116, 54, INK, bold=True)
+    say(number(moment.total, 1), 0, 116, 54, INK, bold=True)
     rows = action_rows(style.action, style.labels, moment.action)
     pitch = min(40, 150 / len(rows))
     top = 692 - pitch * len(rows)
@@ -228,9 +228,14 @@ def action_rows(
     zero = np.clip(-low / (high - low), 0, 1)
     names = labels or [f"action {i + 1}" for i in range(len(values))]
     return [
-        ActionRow(name, min(a, z), max(a, z), f"{v:.2f}".replace("-", "−"))
+        ActionRow(name, min(a, z), max(a, z), number(v, 2))
         for name, a, z, v in zip(names, at, zero, values, strict=True)
     ]
+
+
+def number(value: float, digits: int) -> str:
+    """A number for people: with a true minus sign, and never before a zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def _action_row(

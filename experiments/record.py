@@ -145,7 +145,8 @@ def recorder(
         total = math.fsum(played.reward[: played.decisions])
         _check_replay(total, moments[-1][2])
         look = style._replace(title=title, subtitle=subtitle)
-        frames = _frames(game, world, look, played, moments, height)
+        host = jax.device_get(world)  # once, and not by every `paint`
+        frames = _frames(game, host, look, played, moments, height)
         taken = _still_numbers(len(moments), stills)
         saved = _write_video(path, frames, game.spec.fps, taken)
         return Film(path, saved, total, played.decisions, len(moments))

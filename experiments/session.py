@@ -59,7 +59,7 @@ def train_run(config: Config) -> None:
             folder.write_config(path, plain(config))
             if changes := folder.record_session(path, config.seed):
                 _say(folder.describe(changes))
-            with noting(_say) as stopped:
+            with noting() as stopped:
                 iteration, totals = _work(config, path, parts, learner, stopped)
             if stopped():
                 go_on = shlex.quote(f"resume={path}")

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM, which is treated alike."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ def interrupting() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def noting(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
+def noting() -> Iterator[Callable[[], int]]:
     """Notes the first signal, so that work can end well; obeys the second at once.
 
     Yields:
@@ -41,7 +42,8 @@ def noting(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
         if received:
             raise KeyboardInterrupt(number)
         received = number
-        say("Stopping after this iteration; once more to stop at once.")
+        # Not by `print`: the signal may have come in the middle of one.
+        os.write(2, b"Stopping after this iteration; once more to stop at once.\n")
 
     with _handling(note):
         yield lambda: received

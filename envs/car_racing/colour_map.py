@@ -30,8 +30,8 @@ OFFSETS = tuple(int(sum(s * s for s in SIDES[:k])) for k in range(LEVELS))
 """Where each level begins in the index of blocks."""
 ENTRIES = sum(s * s for s in SIDES)
 
-_POOL_STEP = 128
-"""Blocks per track that a pool's size is rounded up to."""
+_POOL_BLOCKS, _POOL_STEP = 768, 128
+"""Blocks per track that a pool has room for; tracks have 450 to 700, 550 on average."""
 _HALF = 2
 """Label pixels along a side of a texel."""
 _WINDOW = _HALF * BLOCK + 2
@@ -145,9 +145,9 @@ def _draw(labels: np.ndarray, track: Track) -> None:
         np.rint(((q + PLAYFIELD) / pixel + _MARGIN - 0.5) * (1 << _SHIFT)).astype("i4")
         for q in (track.tiles[: track.count], track.borders[: track.count])
     )
-    first = len(palette.GROUND)
+    first, period = len(palette.GROUND), tint.PERIODS[track.count]
     for i in range(int(track.count)):
-        _fill(labels, tiles[i], first + i % palette.ROAD_CODES)
+        _fill(labels, tiles[i], int(first + i % period))
         if track.has_border[i]:
             _fill(labels, kerbs[i], palette.RED if i % 2 else palette.WHITE)
 
@@ -197,7 +197,7 @@ def rasterise(track: Track) -> ColourMap:
         blocks=np.concatenate(blocks),
         index=np.concatenate(levels),
         nearest=tint.nearest_tiles(track),
-        count=np.int32(track.count),
+        count=track.count,
     )
 
 
@@ -220,8 +220,8 @@ class Ground(NamedTuple):
 def stack(maps: Sequence[ColourMap]) -> Ground:
     """A pool of tracks' pictures as one.
 
-    The blocks are padded so that pools of the same number of tracks nearly always have
-    the same shapes, and a function that is compiled for one serves the other.
+    The blocks are padded so that pools of the same number of tracks have the same
+    shapes, and a function that is compiled for one serves the other.
 
     Args:
       maps: one per track.
@@ -231,8 +231,10 @@ def stack(maps: Sequence[ColourMap]) -> Ground:
     index = np.stack([m.index for m in maps])
     index += np.where(index < len(shared), 0, first[:, None])
     blocks = np.concatenate([shared, *(m.blocks for m in maps)])
-    step = _POOL_STEP * len(maps)
-    padding = np.zeros((-len(blocks) % step, BLOCK**2), "u1")
+    room = _POOL_BLOCKS * len(maps)
+    while room < len(blocks):
+        room += _POOL_STEP * len(maps)
+    padding = np.zeros((room - len(blocks), BLOCK**2), "u1")
     return Ground(
         blocks=np.concatenate([blocks, padding]).ravel(),
         index=index.astype("u4").ravel(),

@@ -33,7 +33,7 @@ class Canvas(NamedTuple):
 
     Attributes:
       ground: the tracks' pictures.
-      colours: u8[256, 3], the colour of each code, no tile visited.
+      colours: u8[256, 3], the colour of each code, all tiles visited.
       hull: f32[steps, h * w], `sprite.hull_table`.
       scores: u8[n, h, w], `score.table`.
       gate: bool[], always true, see `_fenced`.
@@ -157,6 +157,9 @@ def _luma(rgb: jax.Array) -> jax.Array:
     return (r * 4899 + g * 9617 + b * 1868 + 8192 >> 14).astype(jnp.uint8)
 
 
+_SHADES = {"rgb": lambda rgb: rgb, "gray": _luma}
+
+
 def observe(
     canvas: Canvas, state: State, size: int = 96, color: str = "rgb"
 ) -> jax.Array:
@@ -170,8 +173,18 @@ def observe(
 
     Returns:
       u8[size, size, 3], or u8[size, size, 1] for gray.
+
+    Raises:
+      ValueError: `color` is neither, or the canvas was made for another size.
     """
-    shade = {"rgb": lambda rgb: rgb, "gray": _luma}[color]
+    if color not in _SHADES:
+        raise ValueError(f"color is {color!r}; it must be one of {list(_SHADES)}")
+    if jnp.shape(canvas.scores) != score.shape(size):
+        raise ValueError(
+            f"size is {size}, but this canvas was made for another; make it with "
+            f"draw.canvas(ground, {size})"
+        )
+    shade = _SHADES[color]
     windows = (
         sprite.window(size),
         instruments.upright_window(size),

@@ -28,7 +28,7 @@ GROUND = np.array(
 TINT = (0, 2, 5)
 """Grey levels that an unvisited road tile is lighter than `ROAD`, by index % 3."""
 ROAD_CODES = 48
-"""Codes of pure road: tile index modulo this. 168 units, more than is in view."""
+"""Codes of pure road, at most; see `tint.period`."""
 ROAD_CODE = 1
 """The first of them; code 0 is pure black."""
 SAMPLES = 16
@@ -95,8 +95,8 @@ def code_of_counts() -> np.ndarray:
 def sample_weights() -> np.ndarray:
     """i32[256], what one sample of a label adds to the index of `code_of_counts`.
 
-    Labels are the kinds of ground, except that road tile i is the label
-    `len(GROUND) + i % ROAD_CODES`.
+    Labels are the kinds of ground, except that road of code `ROAD_CODE` + i is the
+    label `len(GROUND)` + i.
     """
     weights = np.zeros(256, "i4")
     weights[1 : len(GROUND)] = (SAMPLES + 1) ** np.arange(len(GROUND) - 1)
@@ -105,8 +105,6 @@ def sample_weights() -> np.ndarray:
 
 
 def colours() -> np.ndarray:
-    """u8[256, 3], the colour of each code as Gymnasium shows it, no tile visited."""
+    """u8[256, 3], the colour of each code as Gymnasium shows it, all tiles visited."""
     table = mixtures() @ camera.darkened(GROUND)
-    road = slice(ROAD_CODE, ROAD_CODE + ROAD_CODES)
-    table[road] += np.resize(TINT, ROAD_CODES)[:, None]
     return np.rint(table).astype("u1")

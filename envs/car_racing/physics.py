@@ -58,21 +58,48 @@ ITERATIONS = 180
 two work against each other."""
 
 
-def _steered(state: State, steer: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(joint speed, impulse of the stop, largest joint angle afterwards), each f32[4].
+class _Steering(NamedTuple):
+    """What the steering motors do in a step, f32[4] each.
 
-    The stop works from the angle at which a step begins. While the motor pushes on it,
-    each of Box2D's iterations adds to both impulses; turning back, they must first be
-    used up at the same rate.
+    Attributes:
+      speed: of the joints.
+      side: sign of the stop that a joint is at, 0 where it is free.
+      held: impulse left in the stop, towards the middle, not yet within its bounds.
+      most: bound of that impulse in a car that does not turn.
+      limit: largest joint angle afterwards.
+    """
+
+    speed: jax.Array
+    side: jax.Array
+    held: jax.Array
+    most: jax.Array
+    limit: jax.Array
+
+
+def _steered(state: State, steer: jax.Array) -> _Steering:
+    """Motors and stops; a stop works from the angle at which a step begins.
+
+    While the motor pushes on it, each of Box2D's iterations adds to the impulses of
+    both, up to the motor's strength; turning back, they must first be used up at the
+    same rate.
     """
     wanted = jnp.clip(
         MOTOR_GAIN * (steer * FRONT - state.joint), -MOTOR_SPEED, MOTOR_SPEED
     )
     side = jnp.where(jnp.abs(state.joint) >= STEER_STOP, jnp.sign(state.joint), 0.0)
-    push = ITERATIONS * JOINT_INERTIA * wanted * side
-    held = jnp.clip(state.stop * side + push, 0.0, MOTOR_IMPULSE)
-    limit = jnp.where(side == 0, np.inf, STEER_STOP + STEER_SLOP)
-    return jnp.where(held > 0, 0.0, wanted), held * side, limit
+    most = MOTOR_IMPULSE + WHEEL_INERTIA * side * state.joint_speed
+    pushed = side * wanted
+    first = jnp.minimum(state.stop * side + JOINT_INERTIA * pushed, most)
+    held = first + (ITERATIONS - 1) * JOINT_INERTIA * pushed
+    # What the last iteration has left of its push when the impulse is used up.
+    freed = jnp.clip(held / JOINT_INERTIA, jnp.minimum(pushed, 0.0), 0.0)
+    return _Steering(
+        speed=jnp.where(side == 0, wanted, side * freed),
+        side=side,
+        held=held,
+        most=most,
+        limit=jnp.where(side == 0, np.inf, STEER_STOP + STEER_SLOP),
+    )
 
 
 def _spin(state: State, gas: jax.Array, brake: jax.Array) -> jax.Array:
@@ -188,10 +215,13 @@ def step(
 
     gas = jnp.minimum(gas, state.gas + 0.1)
     force_x, force_y, omega, phase = _tyres(state, heading, gas, brake)
-    joint_speed, stop, limit = _steered(state, steer)
+    steering = _steered(state, steer)
     motion = _solved(
-        state, arm_x, arm_y, lever_x, lever_y, force_x, force_y, joint_speed
+        state, arm_x, arm_y, lever_x, lever_y, force_x, force_y, steering.speed
     )
+
+    # The stop also makes its wheel turn with the hull.
+    most = steering.most - WHEEL_INERTIA * steering.side * (motion.w - state.w)
 
     # Bodies move along tangents; closing the joints then pulls wheels and hull towards
     # each other by their masses, and turns the hull.
@@ -202,8 +232,8 @@ def step(
         ARMS + (arm_x * off_x + arm_y * off_y).sum()
     )
     pulled = WHEEL_MASS / (HULL_INERTIA + WHEEL_MASS * ARMS) * swing
-    joint = state.joint + (DT * joint_speed - pulled)
-    stopped = jnp.clip(joint, -limit, limit)
+    joint = state.joint + (DT * steering.speed - pulled)
+    stopped = jnp.clip(joint, -steering.limit, steering.limit)
     # Pulling wheels back to their stop turns the hull the other way.
     back = JOINT_INERTIA / HULL_INERTIA * (joint - stopped).sum()
     angle = state.angle + (turn + pulled + back)
@@ -224,8 +254,8 @@ def step(
         wheel_vx=motion.wheel_vx,
         wheel_vy=motion.wheel_vy,
         joint=stopped - back,
-        joint_speed=joint_speed,
-        stop=stop,
+        joint_speed=steering.speed,
+        stop=steering.side * jnp.clip(steering.held, 0.0, most),
         omega=omega,
         phase=phase,
         gas=gas,

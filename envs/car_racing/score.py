@@ -52,6 +52,13 @@ def window(size: int) -> tuple[slice, slice]:
     )
 
 
+def shape(size: int) -> tuple[int, int, int]:
+    """Of `table`."""
+    rows, columns = window(size)
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    return HIGHEST - LOWEST + 1, height, width
+
+
 @functools.cache
 def table(size: int) -> np.ndarray:
     """u8[HIGHEST - LOWEST + 1, h, w], all scores in their `window`.

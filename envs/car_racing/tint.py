@@ -1,8 +1,8 @@
 """The tint of the road: tiles that no wheel has touched are a little lighter.
 
-A texel of road names its tile modulo `palette.ROAD_CODES` only. Which tile that is
-follows from the tile nearest to the car: the road in view is shorter than one turn of
-the codes. Where a far part of the lap comes into view, it may take a near tile's tint.
+A texel of road names its tile modulo a period only. Which tile that is follows from the
+tile nearest to the car: the road in view is shorter than a period. Where a far part of
+the lap comes into view, it may take a near tile's tint.
 """
 
 import jax
@@ -11,10 +11,27 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from envs.car_racing import palette
-from envs.car_racing.track import PLAYFIELD, Track
+from envs.car_racing.track import MAX_TILES, PLAYFIELD, Track
 
 CELLS = 32
 """Cells along a side of the field, for which the nearest tile is tabled."""
+
+
+def _period(count: int) -> int:
+    """The period for a track of `count` tiles.
+
+    Across the start of the lap the codes jump, and the same code comes again after
+    fewer tiles: the period is the one with which that takes longest.
+    """
+
+    def apart(period: int) -> int:
+        return min(period, count % period or period)
+
+    return max(range(palette.ROAD_CODES // 2, palette.ROAD_CODES + 1), key=apart)
+
+
+PERIODS = np.array([_period(count) for count in range(MAX_TILES + 1)], "i4")
+"""i32[MAX_TILES + 1], tiles after which codes repeat, by the number of tiles."""
 
 
 def nearest_tiles(track: Track) -> np.ndarray:
@@ -39,24 +56,23 @@ def tiles_of_codes(near: jax.Array, count: jax.Array) -> jax.Array:
 
     Args:
       near: i32[], a tile.
-      count: i32[], tiles of the track, at least `palette.ROAD_CODES`.
+      count: i32[], tiles of the track.
 
     Returns:
-      i32[ROAD_CODES], tiles at most half a turn of codes away along the lap.
+      i32[ROAD_CODES], tiles at most half a period away along the lap; those of codes
+      that the track does not use mean nothing.
     """
-    codes = np.arange(palette.ROAD_CODES)
-    first = near - palette.ROAD_CODES // 2
+    period = jnp.asarray(PERIODS)[count]
+    codes = jnp.arange(palette.ROAD_CODES)
+    first = near - period // 2
     # Counted on across the start of the lap, tile i of the lap before is i - count
     # and tile i of the next lap is i + count.
     here, before, after = (
-        first + (codes + shift - first) % palette.ROAD_CODES
-        for shift in (0, -count, count)
+        first + (codes + shift - first) % period for shift in (0, -count, count)
     )
-    return jnp.where(
-        (here >= 0) & (here < count),
-        here,
-        jnp.where(before < 0, before + count, jnp.maximum(after - count, 0)),
-    )
+    other = jnp.where(before < 0, before + count, after - count)
+    tile = jnp.where((here >= 0) & (here < count), here, other)
+    return jnp.clip(tile, 0, count - 1)
 
 
 def colours(
@@ -65,7 +81,7 @@ def colours(
     """The colour table as one car sees it.
 
     Args:
-      table: u8[256, 3], with all tiles unvisited.
+      table: u8[256, 3], with all tiles visited.
       near: i32[], the tile nearest to the car.
       count: i32[], tiles of the track.
       visited: u32[n], `State.visited`.
@@ -75,7 +91,7 @@ def colours(
     """
     tile = tiles_of_codes(near, count)
     bits = visited.at[tile >> 5].get(mode="promise_in_bounds")
-    bit = (bits >> (tile & 31).astype(jnp.uint32) & 1).astype(jnp.uint8)
-    loss = bit * np.resize(np.array(palette.TINT, "u1"), palette.ROAD_CODES)
+    known = (bits >> (tile & 31).astype(jnp.uint32) & 1) == 1
+    light = jnp.asarray(palette.TINT, jnp.uint8)[tile % len(palette.TINT)]
     road = slice(palette.ROAD_CODE, palette.ROAD_CODE + palette.ROAD_CODES)
-    return jnp.asarray(table).at[road].add(-loss[:, None])
+    return jnp.asarray(table).at[road].add(jnp.where(known, 0, light)[:, None])

@@ -98,6 +98,13 @@ def test_bars_start_at_zero_where_the_bounds_hold_it():
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "said"), [(-0.004, "0.00"), (-0.006, "−0.01"), (12.345, "12.35")]
+)
+def test_numbers_read_well(value, said):
+    assert overlay.number(value, 2) == said
+
+
 def test_a_choice_is_one_of_equal_parts():
     (row,) = overlay.action_rows(Discrete(5), (), np.int32(3))
     np.testing.assert_allclose((row.begin, row.end), (0.6, 0.8))

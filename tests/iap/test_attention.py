@@ -110,7 +110,7 @@ def test_centred_taylor_approaches_exact_scores(normalised):
 
 
 def test_centring_makes_positive_features_more_faithful():
-    queries, keys = tokens(length=100, scale=0.3, offset=3.0)
+    queries, keys = tokens(length=100, scale=0.3, offset=10.0)
     exact = np.asarray(exact_scores(queries, keys))
 
     def error(seed, centred):
@@ -119,7 +119,7 @@ def test_centring_makes_positive_features_more_faithful():
         return np.abs(np.asarray(scores) - exact).mean()
 
     raw, centred = (np.mean([error(s, c) for s in range(5)]) for c in (False, True))
-    assert centred < raw / 2
+    assert centred < raw / 3
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -140,30 +140,30 @@ def implicit(name, normalised, centred):
     )
 
 
-@pytest.mark.parametrize("scale", [1e-20, 2.0, 30.0])
 @pytest.mark.parametrize(("name", "normalised", "centred"), CASES)
-def test_float32_from_tiny_weights_to_large_logits(name, normalised, centred, scale):
-    queries, keys = tokens(scale=scale)
-    scores = implicit(name, normalised, centred)(queries, keys)
-    assert np.all(np.isfinite(scores))
-    assert np.all(np.asarray(scores) >= 0)
-    # Taylor's terms of magnitude (|q| |k|)^N partly cancel within a row's sum.
-    np.testing.assert_allclose(scores.sum(), len(queries), rtol=1e-3)
-    if scale == 2.0:
-        assert 60 < float(jnp.max(jnp.abs(queries @ keys.T))) < 100
-        expected = explicit(queries, keys, name, normalised, centred)
-        # Exponents of up to 100 leave 100 * 2^-24 = 6e-6 as relative error of an exp,
-        # and each score depends on several. What is far below the mean may underflow.
-        np.testing.assert_allclose(scores, expected, rtol=5e-4, atol=1e-28)
+def test_float32_from_tiny_weights_to_large_logits(name, normalised, centred):
+    score = implicit(name, normalised, centred)
+    for scale in (1e-20, 2.0, 30.0):
+        queries, keys = tokens(scale=scale)
+        scores = np.asarray(score(queries, keys))
+        assert np.all(np.isfinite(scores))
+        assert np.all(scores >= 0)
+        # Taylor's terms of magnitude (|q| |k|)^N partly cancel within a row's sum.
+        np.testing.assert_allclose(scores.sum(), len(queries), rtol=1e-3)
+        if scale == 2.0:
+            assert 60 < float(jnp.max(jnp.abs(queries @ keys.T))) < 100
+            expected = explicit(queries, keys, name, normalised, centred)
+            # Exponents of up to 100 leave 100 * 2^-24 = 6e-6 as relative error of an
+            # exp, and each score depends on several; far below the mean it may
+            # underflow.
+            np.testing.assert_allclose(scores, expected, rtol=5e-4, atol=1e-28)
 
 
-@pytest.mark.parametrize("scale", [0.5, 30.0])
 @pytest.mark.parametrize(
     ("name", "normalised", "centred"),
-    [case for case in CASES if case[0] != "taylor 4" or case[1:] == (True, True)],
+    [case for case in CASES if case[0] != "taylor 4"],  # 10 s of compilation
 )
-def test_gradients(name, normalised, centred, scale):
-    queries, keys = tokens(length=20, scale=scale)
+def test_gradients(name, normalised, centred):
     rng = np.random.default_rng(3)
     upstream = jnp.asarray(rng.standard_normal(20), jnp.float32)
 
@@ -180,16 +180,15 @@ def test_gradients(name, normalised, centred, scale):
         return scores / jnp.mean(scores)
 
     def gradient(scores):
-        return jax.jit(
-            jax.grad(lambda *z: jnp.sum(upstream * scores(*z)), argnums=(0, 1))
-        )(queries, keys)
+        return jax.grad(lambda *z: jnp.sum(upstream * scores(*z)), argnums=(0, 1))
 
-    actual = gradient(implicit(name, normalised, centred))
-    assert all(np.all(np.isfinite(g)) for g in actual)
-    if scale == 0.5:  # where the explicit matrix needs no stabiliser
-        for a, e in zip(actual, gradient(matrix_scores), strict=True):
-            # Differences of float32 terms whose size is that of a score, about 1.
-            np.testing.assert_allclose(a, e, rtol=1e-3, atol=1e-5)
+    actual = jax.jit(gradient(implicit(name, normalised, centred)))
+    assert all(np.all(np.isfinite(g)) for g in actual(*tokens(length=20, scale=30.0)))
+    moderate = tokens(length=20, scale=0.5)  # the explicit matrix needs no stabiliser
+    expected = jax.jit(gradient(matrix_scores))(*moderate)
+    for a, e in zip(actual(*moderate), expected, strict=True):
+        # Differences of float32 terms whose size is that of a score, about 1.
+        np.testing.assert_allclose(a, e, rtol=1e-3, atol=1e-5)
 
 
 def sizes(jaxpr):

@@ -36,6 +36,9 @@ def draw(config, seed=0, scale=0.3):
     return jnp.asarray(weights, jnp.float32), jnp.asarray(bias, jnp.float32)
 
 
+jitted = jax.jit(encode, static_argnums=0)
+
+
 def explicit(config, weights, bias, place=None):
     """Exact-kernel tokens, scores and centres by explicit loops, in float64."""
     height, width, _ = IMAGE.shape
@@ -74,9 +77,16 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("position", Position)
-@pytest.mark.parametrize("scale", Scale)
-@pytest.mark.parametrize(("window", "stride"), [(7, 4), (4, 4), (2, 5)])
+@pytest.mark.parametrize(
+    ("window", "stride", "scale", "position"),
+    [
+        (7, 4, Scale.d_in, Position.none),
+        (7, 4, Scale.d_in, Position.sincos),
+        (4, 4, Scale.depth, Position.concat),
+        (2, 5, Scale.depth, Position.sincos),
+        (1, 1, Scale.depth, Position.concat),
+    ],
+)
 def test_exact_encoder_equals_explicit_loops(window, stride, scale, position):
     config = EncoderConfig(
         window=window,
@@ -89,7 +99,7 @@ def test_exact_encoder_equals_explicit_loops(window, stride, scale, position):
         score=True,
     )
     weights, bias = draw(config)
-    features, attention = encode(config, jnp.asarray(IMAGE), weights, bias)
+    features, attention = jitted(config, IMAGE, weights, bias)
     affine, scores, centre, relative = explicit(config, weights, bias, PLACES[position])
     # Logits up to ~20 as float32 sums of up to 163 terms: errors of exp below 1e-4.
     np.testing.assert_allclose(attention.scores, scores, rtol=1e-3)
@@ -110,7 +120,7 @@ def test_exact_encoder_equals_explicit_loops(window, stride, scale, position):
 
 def test_features_are_centres_alone_by_default():
     config = EncoderConfig()
-    features, attention = encode(config, jnp.asarray(IMAGE), *draw(config))
+    features, attention = jitted(config, IMAGE, *draw(config))
     assert features.shape == (20,)
     np.testing.assert_allclose(
         features.reshape(10, 2), np.asarray(attention.centre) / [[30, 38]], rtol=1e-6
@@ -122,8 +132,8 @@ def test_features_are_centres_alone_by_default():
 def test_selection_order_changes_the_order_only(kernel):
     rank = EncoderConfig(kernel=kernel, selection=Order.rank)
     position = dataclasses.replace(rank, selection=Order.position)
-    by_rank = encode(rank, jnp.asarray(IMAGE), *draw(rank)).attention
-    by_position = encode(position, jnp.asarray(IMAGE), *draw(rank)).attention
+    by_rank = jitted(rank, IMAGE, *draw(rank)).attention
+    by_position = jitted(position, IMAGE, *draw(rank)).attention
     np.testing.assert_array_equal(np.sort(by_rank.index), by_position.index)
     chosen = np.asarray(by_rank.scores)[np.asarray(by_rank.index)]
     assert np.all(np.diff(chosen) <= 0)
@@ -134,8 +144,8 @@ def test_selection_order_changes_the_order_only(kernel):
 def test_floats_in_0_1_are_seen_as_the_bytes_are(kernel):
     config = EncoderConfig(kernel=kernel, position=Position.sincos)
     weights, bias = draw(config)
-    of_bytes = encode(config, jnp.asarray(IMAGE), weights, bias)
-    of_floats = encode(config, jnp.asarray(IMAGE / np.float32(255)), weights, bias)
+    of_bytes = jitted(config, IMAGE, weights, bias)
+    of_floats = jitted(config, IMAGE / np.float32(255), weights, bias)
     np.testing.assert_allclose(
         of_bytes.attention.scores, of_floats.attention.scores, rtol=1e-3
     )
@@ -144,16 +154,17 @@ def test_floats_in_0_1_are_seen_as_the_bytes_are(kernel):
 @pytest.mark.parametrize("kernel", Kernel)
 def test_members_with_own_weights_see_what_they_see_alone(kernel):
     config = EncoderConfig(kernel=kernel, content=True, score=True)
-    network = transform(config)
     images = jnp.stack([jnp.asarray(IMAGE), jnp.asarray(IMAGE[::-1])])
-    members = [network.init(jax.random.key(seed), IMAGE) for seed in (0, 1, 2)]
-    together = jax.lax.map(
-        lambda params: jax.vmap(network.apply, in_axes=(None, 0))(params, images),
-        jax.tree.map(lambda *leaves: jnp.stack(leaves), *members),
-    )
-    for i, params in enumerate(members):
+    members = [draw(config, seed) for seed in (0, 1, 2)]
+
+    def look(parameters):
+        return jax.vmap(lambda image: encode(config, image, *parameters))(images)
+
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    together = jax.jit(lambda members: jax.lax.map(look, members))(stacked)
+    for i, parameters in enumerate(members):
         for j in range(2):
-            alone = network.apply(params, images[j]).attention.scores
+            alone = jitted(config, images[j], *parameters).attention.scores
             batched = together.attention.scores[i, j]
             np.testing.assert_allclose(batched, alone, rtol=1e-4)
 
@@ -161,14 +172,14 @@ def test_members_with_own_weights_see_what_they_see_alone(kernel):
 def test_the_module_is_the_function_of_its_parameters():
     config = EncoderConfig(kernel=Kernel.taylor, content=True)
     network = transform(config)
-    params = network.init(jax.random.key(0), IMAGE)
+    params = jax.jit(network.init)(jax.random.key(0), IMAGE)
     weights, bias = params["encoder"]["weights"], params["encoder"]["bias"]
     assert weights.shape == weights_shape(config, 3) == (48, 12)
     # Truncated normal of standard deviation 1 / sqrt(48), 576 draws: 4 standard errors.
     assert abs(float(weights.std()) * 48**0.5 - 1) < 4 / (2 * 576) ** 0.5
     assert not np.any(bias)
-    module = network.apply(params, IMAGE)
-    function = encode(config, jnp.asarray(IMAGE), weights, bias)
+    module = jax.jit(network.apply)(params, IMAGE)
+    function = jitted(config, IMAGE, weights, bias)
     for a, b in zip(jax.tree.leaves(module), jax.tree.leaves(function), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -177,24 +188,29 @@ def test_random_features_come_from_the_seed_and_are_no_parameters():
     scores = []
     for seed in (0, 0, 1):
         config = EncoderConfig(seed=seed)
-        params = transform(config).init(jax.random.key(7), IMAGE)
+        network = transform(config)
+        params = jax.jit(network.init)(jax.random.key(7), IMAGE)
         assert {leaf.shape for leaf in jax.tree.leaves(params)} == {(48, 8), (8,)}
-        scores.append(transform(config).apply(params, IMAGE).attention.scores)
+        scores.append(jax.jit(network.apply)(params, IMAGE).attention.scores)
     np.testing.assert_array_equal(scores[0], scores[1])
     assert np.abs(scores[0] - scores[2]).max() > 1e-3
 
 
 @pytest.mark.parametrize("kernel", Kernel)
-@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
-def test_gradients_are_finite(kernel, scale):
+def test_gradients_are_finite(kernel):
     config = EncoderConfig(kernel=kernel, content=True, score=True)
-    weights, bias = draw(config, scale=scale)
-    gradients = jax.grad(
-        lambda w, b: jnp.sum(encode(config, jnp.asarray(IMAGE), w, b).features ** 2),
-        argnums=(0, 1),
-    )(weights, bias)
-    assert all(np.all(np.isfinite(g)) for g in gradients)
-    assert np.abs(gradients[0]).max() > 0 or scale == 0
+    gradient = jax.jit(
+        jax.grad(
+            lambda w, b: jnp.sum(
+                encode(config, jnp.asarray(IMAGE), w, b).features ** 2
+            ),
+            argnums=(0, 1),
+        )
+    )
+    for scale in (0.0, 1.0, 30.0):
+        gradients = gradient(*draw(config, scale=scale))
+        assert all(np.all(np.isfinite(g)) for g in gradients)
+        assert scale == 0 or all(np.abs(g).max() > 0 for g in gradients)
 
 
 def count(params):
