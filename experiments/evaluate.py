@@ -66,7 +66,7 @@ def evaluator(
       policy: what plays.
       env: levels -> the world with these levels as its episodes 0, 1, ...
       key: of the run's evaluations.
-      devices: JAX devices; the levels are split over them; results do not depend on how many.
+      devices: JAX devices that share the levels; how many does not change results.
     """
     D = len(devices)
     B = -(-BATCH // D) * D
@@ -84,13 +84,14 @@ def evaluator(
     def evaluate(params: Params, levels: Sequence[int]) -> Evaluation:
         params = jax.device_put(params, everywhere)
         N, parts = len(levels), []
-        for end in range(B, N + B, B):
-            end, count = min(end, N), min(B, N - end + B)
-            # Always B worlds: what is missing is filled with levels played before.
-            batch = tuple(levels[i % N] for i in range(end - B, end))
+        for first in range(0, N, B):
+            last = min(first + B, N)
+            # Always B worlds: room to spare is filled with the levels before these.
+            batch = tuple(levels[i % N] for i in range(last - B, last))
             ids = jnp.asarray(batch, jnp.uint32)
             stats = jax.device_get(play()(params, world(batch), ids, key))
-            parts.append(jax.tree.map(lambda x, n=count: x[B - n :], stats))
+            kept = B - (last - first)
+            parts.append(jax.tree.map(lambda x, kept=kept: x[kept:], stats))
         stats = jax.tree.map(lambda *x: np.concatenate(x), *parts)
         return Evaluation(
             levels, stats.returns, int(stats.decisions.sum()), int(stats.frames.sum())

@@ -82,11 +82,11 @@ def test_exact_scores(normalised):
 
 
 def test_centring_is_an_identity_of_exp():
-    queries, keys = (np.asarray(z) for z in tokens())
+    queries, keys = tokens()
     q, k, log_u, log_w = (np.asarray(z, np.float64) for z in centre(queries, keys))
     np.testing.assert_allclose(q.mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(k.mean(0), 0, atol=1e-6)
-    logits = queries.astype(np.float64) @ keys.astype(np.float64).T
+    logits = np.asarray(queries, np.float64) @ np.asarray(keys, np.float64).T
     # Logits below 30 in size, each part rounded to float32: 30 * 2^-23 per part.
     np.testing.assert_allclose(log_u + log_w.T + q @ k.T, logits, atol=2e-5)
 
