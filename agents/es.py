@@ -116,7 +116,7 @@ def make(
     policy: Policy,
     env: VectorEnv,
     levels: int,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Any],
 ) -> Learner:
     """An evolution strategy over a policy's parameters.
 
@@ -136,8 +136,11 @@ def make(
       ValueError: settings that the strategy or the world cannot have.
     """
     _check(config, env)
-    example = policy.init(jax.random.key(0))
-    strategy, params = _strategy(config, example)
+    # The mean starts at zero, as AttentionAgent's does: what tells members apart is
+    # then all the strategy's own. Only the policy's shapes are needed.
+    shapes = jax.eval_shape(policy.init, jax.random.key(0))
+    mean = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    strategy, params = _strategy(config, mean)
     count = max(n for n in range(1, len(devices) + 1) if config.population % n == 0)
     mesh = Mesh(np.asarray(devices[:count]), ("population",))
     split = NamedSharding(mesh, PartitionSpec("population"))
@@ -145,13 +148,12 @@ def make(
     evaluate = _evaluation(config, policy, env, mesh)
 
     def init(key: jax.Array) -> ESState:
-        # The mean starts at zero, as AttentionAgent's does: what tells members apart
-        # is then all the strategy's own.
-        mean = jax.tree.map(jnp.zeros_like, example)
         with _lenient():
             state = strategy.init(key, mean, params)
         zero = jnp.int32(0)
         return ESState(_strong(state), skipped=zero, nonfinite=zero)
+
+    home = mesh.devices.flat[0]
 
     @jax.jit
     def ask(state, key):
@@ -192,6 +194,7 @@ def make(
         return state, metrics
 
     def update(state: ESState, world, key):
+        state = jax.device_put(state, home)  # as later states are: one compilation
         population, asked = ask(state.strategy, names.stream(key, "ask"))
         episodes = jax.random.randint(
             names.stream(key, "levels"), (config.episodes,), 0, levels, jnp.int32
@@ -201,7 +204,7 @@ def make(
             jax.device_put(population, split), world, episodes, episode_key
         )
         # Strategies run on one device: their linear algebra would be repeated on all.
-        stats = jax.device_put(stats, mesh.devices.flat[0])
+        stats = jax.device_put(stats, home)
         return tell(state, asked, population, stats, names.stream(key, "tell"))
 
     def acting(state: ESState) -> Params:

@@ -93,26 +93,26 @@ def _work(
     with _sinks(path, iteration, stop) as write:
         for event, row, total in _tallied(events, totals, began):
             totals = total
-            iteration, params = event.iteration, learner.acting(event.state)
-            validated = _due(iteration, config.evaluate_every)
-            if validated:
+            iteration = event.iteration
+            if _due(iteration, config.evaluate_every):
+                params = learner.acting(event.state)
                 score = parts.evaluate(params, VALIDATION)
                 row |= {"validation_mean": score.mean, "validation_sd": score.sd}
                 best = _keep_best(path, iteration, params, score.mean, best)
-            if validated or _due(iteration, config.log_every):
                 write(iteration, row)
-            if validated:
                 _draw(path)
-            if validated and _films(config, iteration) and not stopped():
-                name, level = f"iteration-{iteration:06d}", VALIDATION[0]
-                _film(path, parts, params, level, name, f"iteration {iteration}")
+                if _films(config, iteration) and not stopped():
+                    name, level = f"iteration-{iteration:06d}", VALIDATION[0]
+                    _film(path, parts, params, level, name, f"iteration {iteration}")
+            elif _due(iteration, config.log_every):
+                write(iteration, row)
             over = stopped() or iteration == stop
             if over or _due(iteration, config.save_every):
                 meta = {**totals._asdict(), "best": best}
                 where = path / folder.CHECKPOINTS
                 checkpoint.save(where, iteration, event.state, meta, config.keep)
                 if best is None:  # until the first validation the newest is the best
-                    _write_best(path, iteration, params, None)
+                    _write_best(path, iteration, learner.acting(event.state), None)
             if over:
                 break
     return iteration, totals

@@ -32,6 +32,18 @@ class Centring(enum.Enum):
     none = "none"
 
 
+class Origin(enum.Enum):
+    """Where the handed-on centres are measured from.
+
+    corner: in [0, 1] from the upper left, as AttentionAgent does. middle: in [-1, 1]
+    from the image's middle, the same numbers without a common offset, which a
+    controller would otherwise have to unlearn first.
+    """
+
+    corner = "corner"
+    middle = "middle"
+
+
 class Scale(enum.Enum):
     """What logits are divided by: the root of a token's length or of q's and k's."""
 
@@ -58,6 +70,7 @@ class EncoderConfig:
       scale: what logits are divided by the root of.
       bias: whether queries, keys and contents have a bias.
       selection: order in which the chosen patches are handed on.
+      origin: where the handed-on centres are measured from.
       content: whether each carries its projected content, d numbers.
       score: whether each carries its share of the chosen patches' attention.
       seed: names the draw of the random features, made once and shared by all.
@@ -77,6 +90,7 @@ class EncoderConfig:
     scale: Scale = Scale.depth
     bias: bool = True
     selection: Order = Order.position
+    origin: Origin = Origin.middle
     content: bool = False
     score: bool = False
     seed: int = 0
@@ -119,6 +133,7 @@ class EncoderConfig:
             kernel=Kernel.exact,
             scale=Scale.d_in,
             selection=Order.rank,
+            origin=Origin.corner,
         )
 
 
@@ -140,8 +155,8 @@ class Encoding(NamedTuple):
     """What an encoder hands on.
 
     Attributes:
-      features: f32[F], for each chosen patch in turn its centre divided by the image's
-        height and width, then its content and score where these are on.
+      features: f32[F], for each chosen patch in turn its centre relative to the image
+        (`Origin`), then its content and score where these are on.
       attention: what it looked at.
     """
 
@@ -194,6 +209,8 @@ def encode(
 
     scores = _scores(config, tokens[:, :d], tokens[:, d : 2 * d])
     index = select(scores, config.top_k, config.selection)
+    if config.origin is Origin.middle:
+        relative = 2 * relative - 1
     chosen = [jnp.asarray(relative)[index]]
     if config.content:
         chosen.append(tokens[index, 2 * d :])

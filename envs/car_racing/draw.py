@@ -23,9 +23,15 @@ from envs.car_racing.colour_map import BLOCK, Ground
 from envs.car_racing.state import State
 from envs.car_racing.track import PLAYFIELD
 
-_LOCAL_BITS = 10
-"""Bits of a texel's place within its block."""
-assert BLOCK**2 == 1 << _LOCAL_BITS
+_SIDE = 5
+"""Bits of a texel's row or column within its block."""
+_LOCAL = 2 * _SIDE
+"""Bits of its place."""
+assert BLOCK == 1 << _SIDE
+_FRACTION = 16
+"""Fractional bits of fixed-point texels."""
+_FARTHEST = 8000.0
+"""Texels to which either part of a pixel's place is cut; the map has 2,624 a side."""
 
 
 class Canvas(NamedTuple):
@@ -82,51 +88,83 @@ def _take(table: ArrayLike, at: jax.Array) -> jax.Array:
     return jnp.asarray(table).at[at].get(mode="promise_in_bounds")
 
 
-def _places(state: State, size: int) -> jax.Array:
-    """u32[rows * size], where each pixel above the strip looks.
+class _Axes(NamedTuple):
+    """Where the pixels look, as fixed-point texels of one level of the colour map.
 
-    The entry in its track's index in the high bits, the texel in the block in the low.
+    Pixel (row, column) looks at u = u_row[row] + u_column[column], and so for v.
+
+    Attributes:
+      u_row, v_row: i32[rows], rows above the strip.
+      u_column, v_column: i32[size].
+      side: i32[], blocks along a side of the level.
+      first: i32[], where the level begins in a track's index.
     """
+
+    u_row: jax.Array
+    v_row: jax.Array
+    u_column: jax.Array
+    v_column: jax.Array
+    side: jax.Array
+    first: jax.Array
+
+
+def _axes(state: State, size: int) -> _Axes:
     zoom = camera.zoom_at(state.step)
     # The level whose texels, averaged two by two, are nearest to a pixel's size.
     pixel = math.sqrt(camera.WINDOW_W * camera.WINDOW_H) / size / (2 * colour_map.TEXEL)
     level = jnp.round(jnp.log2(pixel / zoom)).astype(jnp.int32)
     level = jnp.clip(level, 0, colour_map.LEVELS - 1)
-    side = jnp.asarray(colour_map.SIDES)[level]
     texel = colour_map.TEXEL * jnp.exp2(level.astype(jnp.float32))
     right = camera.centres(size, camera.WINDOW_W) - np.float32(camera.CAR_X)
-    up = (
-        np.float32(camera.WINDOW_H - 1 - camera.CAR_Y)
-        - camera.centres(size, camera.WINDOW_H)[: camera.road_rows(size)]
-    )
+    down = camera.centres(size, camera.WINDOW_H)[: camera.road_rows(size)]
+    up = np.float32(camera.WINDOW_H - 1 - camera.CAR_Y) - down
     cos = jnp.cos(state.angle) / (zoom * texel)
     sin = jnp.sin(state.angle) / (zoom * texel)
     x = (state.x + PLAYFIELD) / texel + BLOCK
     y = (state.y + PLAYFIELD) / texel + BLOCK
-    last = (side * BLOCK - 1).astype(jnp.float32)
-    u = (x + cos * right)[None, :] - (sin * up)[:, None]
-    v = (y + sin * right)[None, :] + (cos * up)[:, None]
-    u = jnp.clip(u, 0.0, last).astype(jnp.int32)
-    v = jnp.clip(v, 0.0, last).astype(jnp.int32)
-    entry = jnp.asarray(colour_map.OFFSETS)[level] + (v >> 5) * side + (u >> 5)
-    place = entry << _LOCAL_BITS | (v & 31) << 5 | u & 31
-    return place.astype(jnp.uint32).reshape(-1)
+
+    def fixed(texels: jax.Array) -> jax.Array:
+        inside = jnp.clip(texels, -_FARTHEST, _FARTHEST)
+        return (inside * (1 << _FRACTION)).astype(jnp.int32)
+
+    return _Axes(
+        u_row=fixed(-sin * up),
+        v_row=fixed(cos * up),
+        u_column=fixed(x + cos * right),
+        v_column=fixed(y + sin * right),
+        side=jnp.asarray(colour_map.SIDES)[level],
+        first=jnp.asarray(colour_map.OFFSETS)[level],
+    )
+
+
+def _places(axes: _Axes) -> jax.Array:
+    """u32[rows, size], the entry in a track's index << _LOCAL | texel in the block."""
+    last = (axes.side * BLOCK << _FRACTION) - 1
+    # The map has a black rim, so that what lies farther out is black too.
+    u = jnp.clip(axes.u_row[:, None] + axes.u_column[None], 0, last) >> _FRACTION
+    v = jnp.clip(axes.v_row[:, None] + axes.v_column[None], 0, last) >> _FRACTION
+    entry = axes.first + (v >> _SIDE) * axes.side + (u >> _SIDE)
+    texel = (v & BLOCK - 1) << _SIDE | u & BLOCK - 1
+    return (entry << _LOCAL | texel).astype(jnp.uint32)
 
 
 def _ground(canvas: Canvas, state: State, size: int) -> jax.Array:
     """u8[size * size], the colour code under every pixel, black in the strip."""
-    mask = np.uint32((1 << _LOCAL_BITS) - 1)
 
-    def texels(place, track):
-        entry = (place >> _LOCAL_BITS) + track * np.uint32(colour_map.ENTRIES)
-        return (_take(canvas.ground.index, entry) << _LOCAL_BITS) + (place & mask)
+    def texels(place: jax.Array, track: jax.Array) -> jax.Array:
+        entry = (place >> _LOCAL) + track * np.uint32(colour_map.ENTRIES)
+        block = _take(canvas.ground.index, entry)
+        return (block << _LOCAL) + (place & np.uint32((1 << _LOCAL) - 1))
 
-    def codes(texel):
-        road = _take(canvas.ground.blocks, texel)
+    def codes(texel: jax.Array) -> jax.Array:
         black = jnp.zeros((size * size,), jnp.uint8)
+        road = _take(canvas.ground.blocks, texel)
         return lax.dynamic_update_slice(black, road, (0,))
 
-    place = _fenced(canvas.gate, lambda s: _places(s, size), state)
+    # Four loops over all pixels, each of them simple enough to be fast: XLA would make
+    # one of them, and compute all that leads to a pixel for each byte of its colour.
+    axes = _fenced(canvas.gate, lambda s: _axes(s, size), state)
+    place = _fenced(canvas.gate, _places, axes).reshape(-1)
     track = state.track.astype(jnp.uint32)
     return _fenced(canvas.gate, codes, _fenced(canvas.gate, texels, place, track))
 

@@ -14,6 +14,7 @@ from iap import (
     EncoderConfig,
     Kernel,
     Order,
+    Origin,
     Position,
     Projection,
     Scale,
@@ -110,7 +111,7 @@ def test_exact_encoder_equals_explicit_loops(window, stride, scale, position):
     )
     np.testing.assert_array_equal(attention.centre, centre[index])
     per_patch = np.asarray(features).reshape(10, 2 + config.depth + 1)
-    np.testing.assert_allclose(per_patch[:, :2], relative[index], rtol=1e-6)
+    np.testing.assert_allclose(per_patch[:, :2], 2 * relative[index] - 1, atol=1e-6)
     np.testing.assert_allclose(
         per_patch[:, 2:-1], affine[index, 2 * config.depth :], rtol=1e-3, atol=1e-4
     )
@@ -118,14 +119,14 @@ def test_exact_encoder_equals_explicit_loops(window, stride, scale, position):
     np.testing.assert_allclose(per_patch[:, -1], share, rtol=2e-3)
 
 
-def test_features_are_centres_alone_by_default():
-    config = EncoderConfig()
+@pytest.mark.parametrize("origin", list(Origin), ids=lambda o: o.name)
+def test_features_are_centres_alone_by_default(origin):
+    config = EncoderConfig(origin=origin)
     features, attention = jitted(config, IMAGE, *draw(config))
     assert features.shape == (20,)
-    np.testing.assert_allclose(
-        features.reshape(10, 2), np.asarray(attention.centre) / [[30, 38]], rtol=1e-6
-    )
-    assert np.all(np.diff(attention.index) > 0)
+    relative = np.asarray(attention.centre) / [[30, 38]]
+    expected = relative if origin is Origin.corner else 2 * relative - 1
+    np.testing.assert_allclose(features.reshape(10, 2), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("kernel", Kernel)
