@@ -4,7 +4,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from envs.core import Box, Discrete
 
@@ -27,7 +26,7 @@ def mode(action: Box | Discrete, raw: jax.Array) -> jax.Array:
     """
     if isinstance(action, Discrete):
         return jnp.argmax(raw).astype(jnp.int32)
-    low = np.broadcast_to(np.float32(action.low), raw.shape)
-    high = np.broadcast_to(np.float32(action.high), raw.shape)
+    low = jnp.broadcast_to(jnp.asarray(action.low, jnp.float32), raw.shape)
+    high = jnp.broadcast_to(jnp.asarray(action.high, jnp.float32), raw.shape)
     bounded = low + (high - low) * (jnp.tanh(raw) + 1) / 2
     return bounded.reshape(action.shape)

@@ -156,6 +156,7 @@ def resize(env: Environment, height: int, width: int) -> Environment:
         return jnp.clip(jnp.round(picture), 0, 255).astype(jnp.uint8)
 
     def background(world, state):
+        assert env.background is not None
         mask = env.background(world, state)
         return jax.image.resize(mask, (height, width), "nearest")
 

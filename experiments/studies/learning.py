@@ -88,7 +88,7 @@ def table(results: Sequence[Result]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the table; writes it and the picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
     parser.add_argument("--minutes", type=float, default=math.inf, help="of work")
     parser.add_argument("--out", type=Path, default=Path(), help="folder to write to")

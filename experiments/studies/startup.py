@@ -53,7 +53,7 @@ def importing() -> float:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the table and writes startup.csv."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("startup.csv"))
     arguments = parser.parse_args(argv)
