@@ -63,11 +63,15 @@ def test_each_level_is_played_to_its_end(policy, params):
     assert len(set(result.returns.tolist())) == len(LEVELS)
 
 
-def test_results_do_not_depend_on_devices(policy, params):
-    """Levels and devices share the padding out differently; it must not count."""
+def test_devices_change_rounding_only(policy, params):
+    """Levels and devices share the padding out differently; it must not count.
+
+    XLA fuses a program for one device and for two differently, so that sums of at most
+    12 float32 rewards below 1 differ by less than 12 * 2**-24 each way.
+    """
     one = scores(policy, params, LEVELS, devices=1)
     two = scores(policy, params, LEVELS, devices=2)
-    np.testing.assert_array_equal(one.returns, two.returns)
+    np.testing.assert_allclose(one.returns, two.returns, atol=1e-5)
     assert (one.decisions, one.frames) == (two.decisions, two.frames)
 
 
