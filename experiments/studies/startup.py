@@ -36,7 +36,7 @@ def first_progress(folder: Path, cache: Path) -> float:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "return" in line:
+            if line.startswith("generation "):
                 elapsed = time.perf_counter() - began
                 process.send_signal(signal.SIGINT)
                 process.stdout.read()
