@@ -75,11 +75,12 @@ def test_devices_change_rounding_only(policy, params):
     assert (one.decisions, one.frames) == (two.decisions, two.frames)
 
 
-def test_results_do_not_depend_on_batches(policy, params, monkeypatch):
+def test_batches_change_rounding_only(policy, params, monkeypatch):
+    """Another batch is another program; the tolerance is that of devices above."""
     whole = scores(policy, params, LEVELS)
     monkeypatch.setattr(evaluate, "BATCH", 2)  # the last is half padding
     parts = scores(policy, params, LEVELS)
-    np.testing.assert_array_equal(whole.returns, parts.returns)
+    np.testing.assert_allclose(whole.returns, parts.returns, atol=1e-5)
     assert (whole.decisions, whole.frames) == (parts.decisions, parts.frames)
 
 
