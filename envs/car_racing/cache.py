@@ -55,19 +55,21 @@ def _version() -> bytes:
     return digest.digest()
 
 
-def path_of(seeds: Sequence[int]) -> Path:
+def path_of(seeds: Sequence[int], domain_randomize: bool = False) -> Path:
     """The file of a list of seeds."""
-    name = hashlib.sha256(",".join(map(str, seeds)).encode()).hexdigest()[:16]
+    content = ",".join(map(str, seeds)) + " randomized" * domain_randomize
+    name = hashlib.sha256(content.encode()).hexdigest()[:16]
     return folder() / f"{len(seeds)}-{name}.npz"
 
 
-def build(seeds: Sequence[int]) -> Pool:
+def build(seeds: Sequence[int], domain_randomize: bool = False) -> Pool:
     """Makes a pool.
 
     Args:
       seeds: of Gymnasium's tracks.
+      domain_randomize: whether each has its own colours, see `track.generate`.
     """
-    roads = track.stack(seeds)
+    roads = track.stack(seeds, domain_randomize)
     tracks = [Track(*arrays) for arrays in zip(*roads.tracks, strict=True)]
     # Most of the work happens in numpy and OpenCV, which let other threads run.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -126,7 +128,9 @@ def _save(path: Path, pool: Pool) -> None:
                 temporary.unlink()
 
 
-def load_or_build(seeds: Sequence[int], size: int = 96) -> tuple[Roads, draw.Canvas]:
+def load_or_build(
+    seeds: Sequence[int], size: int = 96, domain_randomize: bool = False
+) -> tuple[Roads, draw.Canvas]:
     """The pool of a list of seeds, in numpy, from disk where it has been made before.
 
     A damaged file is rebuilt, and a folder that cannot be written to is done without;
@@ -135,10 +139,11 @@ def load_or_build(seeds: Sequence[int], size: int = 96) -> tuple[Roads, draw.Can
     Args:
       seeds: of Gymnasium's tracks.
       size: pixels along a side of the pictures that will be drawn.
+      domain_randomize: whether each has its own colours, see `track.generate`.
     """
-    path = path_of(seeds)
+    path = path_of(seeds, domain_randomize)
     pool = _load(path)
     if pool is None:
-        pool = build(seeds)
+        pool = build(seeds, domain_randomize)
         _save(path, pool)
     return pool.roads, draw.canvas(pool.ground, size)

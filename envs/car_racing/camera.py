@@ -4,10 +4,11 @@ Gymnasium draws into a window of 1000 x 800 pixels with y up, turns it over and 
 it to the observation. All positions here are in window pixels, y up, unless said.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
 
 WINDOW_W, WINDOW_H = 1000, 800
 CAR_X, CAR_Y = WINDOW_W // 2, WINDOW_H // 4
@@ -58,8 +59,17 @@ def averaging(size: int, length: int) -> np.ndarray:
     return (np.maximum(overlap, 0) / scale).astype("f4")
 
 
-def darkened(colour: ArrayLike) -> np.ndarray:
-    """f32, a colour after `smoothscale`, which takes 2 off what is not black."""
+def darkened(colour: Any) -> Any:
+    """A colour after `smoothscale`, which takes 2 off what is not black.
+
+    Args:
+      colour: f32 in [0, 255], an array of JAX, or anything that numpy takes.
+
+    Returns:
+      f32 of the same shape and kind.
+    """
+    if isinstance(colour, jax.Array):
+        return jnp.maximum(colour - 2.0, 0.0)
     return np.maximum(np.asarray(colour, "f4") - 2, 0)
 
 

@@ -11,6 +11,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from envs.car_racing import (
+    blob,
     camera,
     colour_map,
     instruments,
@@ -39,14 +40,12 @@ class Canvas(NamedTuple):
 
     Attributes:
       ground: the tracks' pictures.
-      colours: u8[256, 3], the colour of each code, all tiles visited.
       hull: f32[steps, h * w], `sprite.hull_table`.
       scores: u8[n, h, w], `score.table`.
       gate: bool[], always true, see `_fenced`.
     """
 
     ground: Ground
-    colours: ArrayLike
     hull: ArrayLike
     scores: ArrayLike
     gate: ArrayLike
@@ -61,7 +60,6 @@ def canvas(ground: Ground, size: int = 96) -> Canvas:
     """
     return Canvas(
         ground=ground,
-        colours=palette.colours(),
         hull=sprite.hull_table(size),
         scores=score.table(size),
         gate=np.array(True),
@@ -183,7 +181,7 @@ def _details(canvas: Canvas, state: State, size: int) -> _Details:
     count = _take(canvas.ground.counts, state.track)
     hull = _take(canvas.hull, jnp.minimum(state.step, len(camera.ZOOMS) - 1))
     return _Details(
-        colours=tint.colours(canvas.colours, near, count, state.visited),
+        colours=tint.colours(palette.colours(state.ground), near, count, state.visited),
         car=sprite.shares(state, hull, size),
         bars=instruments.shares(state, size),
     )
@@ -199,7 +197,11 @@ _SHADES = {"rgb": lambda rgb: rgb, "gray": _luma}
 
 
 def observe(
-    canvas: Canvas, state: State, size: int = 96, color: str = "rgb"
+    canvas: Canvas,
+    state: State,
+    size: int = 96,
+    color: str = "rgb",
+    with_blob: bool = False,
 ) -> jax.Array:
     """One world's picture as its driver sees it.
 
@@ -208,6 +210,7 @@ def observe(
       state: one world's state.
       size: pixels along a side.
       color: "rgb" or "gray".
+      with_blob: whether a red square, `blob`, stands beside the car.
 
     Returns:
       u8[size, size, 3], or u8[size, size, 1] for gray.
@@ -247,8 +250,44 @@ def observe(
             image = lax.dynamic_update_slice(image, shade(part), at)
         return image
 
+    def with_square(image, step):
+        rows, columns = blob.window(size)
+        colour = shade(jnp.asarray(camera.darkened(blob.COLOUR), jnp.uint8))
+        part = blob.cover(image[rows, columns], blob.shares(step, size), colour)
+        return lax.dynamic_update_slice(image, part, (rows.start, columns.start, 0))
+
     codes = _ground(canvas, state, size)
     shown = jnp.clip(jnp.round(state.score), score.LOWEST, score.HIGHEST)
     text = _take(canvas.scores, (shown - score.LOWEST).astype(jnp.uint32))
     details = _fenced(canvas.gate, lambda s: _details(canvas, s, size), state)
-    return _fenced(canvas.gate, compose, codes, text, details)
+    image = _fenced(canvas.gate, compose, codes, text, details)
+    return with_square(image, state.step) if with_blob else image
+
+
+def background(
+    canvas: Canvas, state: State, size: int = 96, with_blob: bool = False
+) -> jax.Array:
+    """The pixels that show grass, or what lies beyond the field, and nothing else.
+
+    Args:
+      canvas: the pool's pictures, made for this size.
+      state: one world's state.
+      size: pixels along a side.
+      with_blob: as in `observe`.
+
+    Returns:
+      bool[size, size]; at the edge of the road, where half of a pixel or more is grass.
+    """
+    kinds = [palette.BLACK, palette.DARK, palette.LIGHT]
+    is_open = palette.mixtures()[:, kinds].sum(1) >= 0.5
+    mask = _take(is_open, _ground(canvas, state, size)).reshape(size, size)
+    mask &= (np.arange(size) < camera.road_rows(size))[:, None]
+    hull = _take(canvas.hull, jnp.minimum(state.step, len(camera.ZOOMS) - 1))
+    covers = [(sprite.window(size), 1.0 - sprite.shares(state, hull, size).ground)]
+    if with_blob:
+        covers.append((blob.window(size), blob.shares(state.step, size)))
+    for (rows, columns), share in covers:
+        part = mask[rows, columns]
+        part &= share.reshape(part.shape) <= 0.5
+        mask = lax.dynamic_update_slice(mask, part, (rows.start, columns.start))
+    return mask

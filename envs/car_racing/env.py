@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.car_racing import cache, draw, paint, physics
+from envs.car_racing import cache, draw, paint, palette, physics
 from envs.car_racing.car import FPS
 from envs.car_racing.state import State
 from envs.car_racing.track import PLAYFIELD, Roads
@@ -17,6 +17,9 @@ MAX_STEPS = 1000
 LAP_RULES = ("gymnasium", "intended")
 CHANNELS = {"rgb": 3, "gray": 1}
 FRAME_COST = 0.1
+COLORS = ("original", "scalar", "channels")
+SHIFT = 0.2 * 255
+"""Most that `colors` moves a colour by."""
 LOST = -100.0
 """Reward of the step that leaves the field."""
 
@@ -84,6 +87,9 @@ def make(
     continuous: bool = True,
     lap_rule: str = "gymnasium",
     lap_complete_percent: float = 0.95,
+    domain_randomize: bool = False,
+    colors: str = "original",
+    blob: bool = False,
 ) -> Environment:
     """CarRacing on the tracks of a list of Gymnasium seeds.
 
@@ -103,14 +109,20 @@ def make(
         which its start on tile 0 prevents (Gymnasium issue 1269); or "intended", where
         it is when tile 0 is touched after enough others.
       lap_complete_percent: share of the tiles, in (0, 1], that is enough.
+      domain_randomize: as in Gymnasium, where each seed then has colours, and another
+        track, of its own.
+      colors: "original"; or those of AttentionAgent's generalisation tests, drawn at
+        reset: "scalar", one number for the three channels of the road and another for
+        the grass, in [-0.2, 0.2] of full scale; "channels", a number for each channel.
+      blob: whether a red square stands beside the car, another of those tests.
 
     Raises:
       ValueError: an argument has a value that is not allowed.
 
-    Source: Gymnasium 1.4 `car_racing.py`, Box2D 2.3.
+    Source: Gymnasium 1.4 `car_racing.py`, Box2D 2.3; arXiv 2003.08165, section 4.2.
     """
-    _check(seeds, size, color, lap_rule, lap_complete_percent)
-    roads, canvas = cache.load_or_build(seeds, size)
+    _check(seeds, size, color, lap_rule, lap_complete_percent, colors)
+    roads, canvas = cache.load_or_build(seeds, size, domain_randomize)
     spec = Spec(
         observation=Box((size, size, CHANNELS[color]), (0.0,), (255.0,), "uint8"),
         action=Box((3,), (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -122,8 +134,12 @@ def make(
     controls = _continuous if continuous else _discrete
 
     def reset(world: World, episode: jax.Array, key: jax.Array) -> State:
-        del key  # Nothing is random once the track is chosen.
-        return physics.reset(world.roads, episode)
+        state = physics.reset(world.roads, episode)
+        if colors == "original":
+            return state
+        channels = 1 if colors == "scalar" else 3
+        shift = jax.random.uniform(key, (2, channels), minval=-SHIFT, maxval=SHIFT)
+        return state._replace(ground=palette.shifted(state.ground, shift))
 
     def step(
         world: World, state: State, action: jax.Array, key: jax.Array
@@ -151,11 +167,14 @@ def make(
         )
 
     def observe(world: World, state: State) -> jax.Array:
-        return draw.observe(world.canvas, state, size, color)
+        return draw.observe(world.canvas, state, size, color, blob)
+
+    def background(world: World, state: State) -> jax.Array:
+        return draw.background(world.canvas, state, size, blob)
 
     def painted(world: World, state: State, height: int, width: int) -> np.ndarray:
         track = jax.tree.map(lambda a: np.asarray(a[state.track]), world.roads.tracks)
-        return paint.paint(track, state, height, width)
+        return paint.paint(track, state, height, width, blob)
 
     return Environment(
         spec=spec,
@@ -164,11 +183,17 @@ def make(
         step=step,
         observe=observe,
         paint=painted,
+        background=background,
     )
 
 
 def _check(
-    seeds: Sequence[int], size: int, color: str, lap_rule: str, share: float
+    seeds: Sequence[int],
+    size: int,
+    color: str,
+    lap_rule: str,
+    share: float,
+    colors: str,
 ) -> None:
     if len(seeds) == 0:
         raise ValueError("seeds is empty; CarRacing needs at least one track")
@@ -176,6 +201,8 @@ def _check(
         raise ValueError(f"size is {size}; the picture needs at least 1 pixel a side")
     if color not in CHANNELS:
         raise ValueError(f"color is {color!r}; it must be one of {list(CHANNELS)}")
+    if colors not in COLORS:
+        raise ValueError(f"colors is {colors!r}; it must be one of {COLORS}")
     if lap_rule not in LAP_RULES:
         raise ValueError(f"lap_rule is {lap_rule!r}; it must be one of {LAP_RULES}")
     if not 0 < share <= 1:

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from envs.car_racing import camera, instruments, palette, score, sprite
+from envs.car_racing import blob, camera, instruments, palette, score, sprite
 from envs.car_racing.colour_map import SQUARES
 from envs.car_racing.state import State
 from envs.car_racing.track import PLAYFIELD, Track
@@ -32,10 +32,8 @@ class _View:
         flipped = corners * [1, -1] + [0, camera.WINDOW_H]
         # OpenCV puts pixel centres at whole numbers.
         pixels = flipped * self._scale - 0.5
-        extent = np.array(self._image.shape[1::-1])
-        seen = (pixels.max(1) >= 0).all(1) & (pixels.min(1) <= extent).all(1)
         shade = camera.darkened(colour).tolist()
-        for polygon in np.rint(pixels[seen] * (1 << _SHIFT)).astype("i4"):
+        for polygon in np.rint(pixels * (1 << _SHIFT)).astype("i4"):
             cv2.fillConvexPoly(self._image, polygon, shade, cv2.LINE_8, _SHIFT)
 
     def box(self, x: tuple[float, float], y: tuple[float, float], colour: ArrayLike):
@@ -72,13 +70,20 @@ def _road(view: _View, track: Track, state: State, to_window) -> None:
     index = np.arange(count)
     visited = state.visited[index // 32] >> (index % 32).astype("u4") & 1
     tiles, kerbs = to_window(track.tiles[:count]), to_window(track.borders[:count])
-    for i in range(count):
+    # One at a time in Gymnasium's order, but only those in view.
+    for i in np.flatnonzero(_in_view(tiles) | _in_view(kerbs)):
         tint = 0 if visited[i] else palette.TINT[i % len(palette.TINT)]
-        grey = int(palette.GROUND[palette.ROAD, 0]) + tint
-        view.polygons(tiles[i : i + 1], (grey, grey, grey))
+        view.polygons(tiles[i : i + 1], state.ground[palette.ROAD] + tint)
         if track.has_border[i]:
             kind = palette.RED if i % 2 else palette.WHITE
-            view.polygons(kerbs[i : i + 1], palette.GROUND[kind])
+            view.polygons(kerbs[i : i + 1], state.ground[kind])
+
+
+def _in_view(corners: np.ndarray) -> np.ndarray:
+    """bool[n], whether polygons f[n, corners, 2] may reach into the window."""
+    low, high = corners.min(1), corners.max(1)
+    window = camera.WINDOW_W, camera.WINDOW_H
+    return (high >= 0).all(1) & (low <= window).all(1)
 
 
 def _car(view: _View, state: State) -> None:
@@ -118,7 +123,9 @@ def _strip(view: _View, state: State) -> None:
     view.text(int(np.rint(state.score)))
 
 
-def paint(track: Track, state: State, height: int, width: int) -> np.ndarray:
+def paint(
+    track: Track, state: State, height: int, width: int, with_blob: bool = False
+) -> np.ndarray:
     """A state as `draw.observe` shows it, at any size.
 
     Args:
@@ -127,6 +134,7 @@ def paint(track: Track, state: State, height: int, width: int) -> np.ndarray:
       height: pixels of the picture.
       width: pixels of the picture. Like the driver's, it holds a view of 5 : 4,
         squeezed where the picture has another shape.
+      with_blob: as in `draw.observe`.
 
     Returns:
       u8[height, width, 3].
@@ -143,9 +151,12 @@ def paint(track: Track, state: State, height: int, width: int) -> np.ndarray:
     view = _View(height, width)
     edge = PLAYFIELD
     field = np.array([[(-edge, -edge), (edge, -edge), (edge, edge), (-edge, edge)]])
-    view.polygons(to_window(field), palette.GROUND[palette.DARK])
-    view.polygons(to_window(_grass()), palette.GROUND[palette.LIGHT])
+    view.polygons(to_window(field), state.ground[palette.DARK])
+    grass = to_window(_grass())
+    view.polygons(grass[_in_view(grass)], state.ground[palette.LIGHT])
     _road(view, track, state, to_window)
     _car(view, state)
+    if with_blob:
+        view.box(*blob.corners(zoom), blob.COLOUR)
     _strip(view, state)
     return view.shrunk()

@@ -7,6 +7,8 @@ another table of 256 rows.
 import functools
 import itertools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from envs.car_racing import camera
@@ -104,7 +106,48 @@ def sample_weights() -> np.ndarray:
     return weights
 
 
-def colours() -> np.ndarray:
-    """u8[256, 3], the colour of each code as Gymnasium shows it, all tiles visited."""
-    table = mixtures() @ camera.darkened(GROUND)
-    return np.rint(table).astype("u1")
+def colours(ground: jax.Array) -> jax.Array:
+    """The colour of each code as Gymnasium shows it, all tiles visited.
+
+    Args:
+      ground: f32[6, 3], RGB in [0, 255] of each kind of ground.
+
+    Returns:
+      u8[256, 3].
+    """
+    shown = camera.darkened(ground)
+    # Six terms, written out: a product of so small matrices is slow in a batch.
+    table = sum(mixtures()[:, k, None] * shown[k : k + 1] for k in range(len(GROUND)))
+    return jnp.round(jnp.asarray(table)).astype(jnp.uint8)
+
+
+def shifted(ground: jax.Array, shift: jax.Array) -> jax.Array:
+    """Road and grass in other colours.
+
+    Args:
+      ground: f32[6, 3], RGB in [0, 255] of each kind of ground.
+      shift: f32[2, 3] or f32[2, 1], added to the colours of the road and of the grass.
+
+    Returns:
+      f32[6, 3], clipped to [0, 255].
+    """
+    kinds = np.zeros((len(GROUND), 2), "f4")
+    kinds[ROAD, 0] = kinds[[DARK, LIGHT], 1] = 1
+    change = sum(kinds[:, k, None] * shift[k : k + 1] for k in range(2))
+    return jnp.clip(ground + change, 0.0, 255.0)
+
+
+def randomized(rng: np.random.Generator) -> np.ndarray:
+    """f32[6, 3], colours of road and grass as Gymnasium's domain randomisation draws.
+
+    Args:
+      rng: advanced by what Gymnasium draws before it makes a track.
+    """
+    ground = GROUND.astype("f4")
+    # pygame cuts fractions off.
+    ground[ROAD] = np.floor(rng.uniform(0, 210, size=3))
+    dark = rng.uniform(0, 210, size=3)
+    light = dark.copy()
+    light[rng.integers(3)] += 20
+    ground[DARK], ground[LIGHT] = np.floor(dark), np.floor(light)
+    return ground

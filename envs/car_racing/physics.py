@@ -262,6 +262,7 @@ def step(
         road=contact.touch.any(axis=0),
         visited=visited,
         visited_count=visited_count,
+        ground=state.ground,
         score=_worth(roads, state.track, visited_count)
         - 0.1 * state.step.astype(jnp.float32),
     )
@@ -301,5 +302,6 @@ def reset(roads: Roads, track: jax.Array) -> State:
         road=contact.touch.any(axis=0),
         visited=visited,
         visited_count=visited_count,
+        ground=roads.tracks.ground.at[track].get(mode="promise_in_bounds"),
         score=_worth(roads, track, visited_count),
     )

@@ -33,9 +33,9 @@ def text(score: int, font_size: int = FONT_SIZE) -> np.ndarray:
       score: the number, written with at least four characters.
       font_size: in pixels.
     """
-    import pygame.surfarray
-
     surface = _font(font_size).render(f"{score:04d}", True, WHITE, BLACK)
+    import pygame.surfarray  # after `_font`, which silences pygame's greeting
+
     return pygame.surfarray.array3d(surface)[:, :, 0].T
 
 

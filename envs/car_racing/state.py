@@ -30,6 +30,7 @@ class State(NamedTuple):
       road: bool[4], the wheel touched a tile when the last step began.
       visited: u32[13], bit set of visited tiles, tile i is bit i % 32 of word i // 32.
       visited_count: i32, number of bits in it.
+      ground: f32[6, 3], RGB in [0, 255] of each kind of ground, as `palette.GROUND`.
       score: f32, the sum of rewards that the frame of this state shows: without the
         -0.1 of the step that led to it.
     """
@@ -53,4 +54,5 @@ class State(NamedTuple):
     road: jax.Array
     visited: jax.Array
     visited_count: jax.Array
+    ground: jax.Array
     score: jax.Array

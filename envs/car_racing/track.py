@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from envs.car_racing import palette
 from envs.car_racing.car import settled
 
 SCALE = 6.0
@@ -56,6 +57,7 @@ class Track(NamedTuple):
       borders: f32[MAX_TILES, 4, 2], the kerb beside each tile.
       has_border: bool[MAX_TILES], where there is one: white for even tiles, else red.
       start: f32[3], angle, x and y with which the car is created.
+      ground: f32[6, 3], RGB in [0, 255] of each kind of ground, as `palette.GROUND`.
       attempts: i32[], tries that the generator needed.
     """
 
@@ -64,6 +66,7 @@ class Track(NamedTuple):
     borders: Array
     has_border: Array
     start: Array
+    ground: Array
     attempts: Array
 
 
@@ -190,16 +193,19 @@ def _padded(rows: np.ndarray, fill: float, dtype: str) -> np.ndarray:
     return out
 
 
-def generate(seed: int) -> Track:
+def generate(seed: int, domain_randomize: bool = False) -> Track:
     """The track of `CarRacing-v3` after `reset(seed=seed)`.
 
     Args:
       seed: any seed that Gymnasium takes, a non-negative integer.
+      domain_randomize: as in Gymnasium: the colours of road and grass are drawn too,
+        and before the track, which is therefore another one.
 
     Raises:
       ValueError: the track has more than `MAX_TILES` tiles.
     """
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+    ground = palette.randomized(rng) if domain_randomize else palette.GROUND
     lap, attempts = None, 0
     while lap is None:
         lap = _closed_lap(_laps(_checkpoints(rng)))
@@ -216,6 +222,7 @@ def generate(seed: int) -> Track:
         borders=_padded(_kerbs(x, y, beta), FAR, "f4"),
         has_border=_padded(_has_border(beta), False, "?"),
         start=np.array(lap[0][1:], "f4"),
+        ground=ground.astype("f4"),
         attempts=np.int32(attempts),
     )
 
@@ -271,9 +278,9 @@ def _ids(track: Track) -> np.ndarray:
     return ids
 
 
-def stack(seeds: Sequence[int]) -> Roads:
-    """The pool of the tracks of `seeds`, in numpy."""
-    tracks = [generate(seed) for seed in seeds]
+def stack(seeds: Sequence[int], domain_randomize: bool = False) -> Roads:
+    """The pool of the tracks of `seeds`, in numpy; arguments as of `generate`."""
+    tracks = [generate(seed, domain_randomize) for seed in seeds]
     lines = np.full((len(tracks), ROWS, 4), FAR, "f4")
     for out, track in zip(lines, tracks, strict=True):
         count = int(track.count)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from envs.car_racing import track
+from envs.car_racing import palette, track
 from envs.car_racing.contacts import WORDS
 from envs.car_racing.state import State
 from tests.envs.car_racing.driver import CarRacing, Pose, centre_line, follow_road
@@ -52,6 +52,9 @@ def state_of(env: Recorder, index: int) -> State:
     visited = np.zeros(WORDS, "u4")
     for tile in env.road:
         visited[tile.idx // 32] |= np.uint32(tile.road_visited << tile.idx % 32)
+    ground = palette.GROUND.astype("f4")
+    kinds = [palette.ROAD, palette.DARK, palette.LIGHT]
+    ground[kinds] = env.road_color, env.bg_color, env.grass_color
     known = {
         "track": np.int32(index),
         "step": np.int32(env.steps_drawn),
@@ -65,17 +68,18 @@ def state_of(env: Recorder, index: int) -> State:
         "omega": np.array([wheel.omega for wheel in wheels], "f4"),
         "phase": np.array([wheel.phase for wheel in wheels], "f4"),
         "visited": visited,
+        "ground": np.floor(ground),
         "score": np.float32(env.shown),
     }
     return State(**{field: known.get(field, np.float32(0)) for field in State._fields})
 
 
 @functools.cache
-def recorded() -> Frames:
+def recorded(domain_randomize: bool = False) -> Frames:
     """A driver who follows the road, and now and then steers hard without looking."""
     states, images = [], []
     for index, seed in enumerate(SEEDS):
-        env = Recorder()
+        env = Recorder(domain_randomize=domain_randomize)
         image, _ = env.reset(seed=seed)
         line = centre_line(env)
         for step in range(max(DRIVE) + 1):
@@ -90,7 +94,8 @@ def recorded() -> Frames:
             image = env.step(action)[0]
         env.close()
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
-    return Frames([track.generate(seed) for seed in SEEDS], stacked, np.stack(images))
+    tracks = [track.generate(seed, domain_randomize) for seed in SEEDS]
+    return Frames(tracks, stacked, np.stack(images))
 
 
 def state_at(frames: Frames, i: int) -> State:

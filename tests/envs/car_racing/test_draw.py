@@ -21,8 +21,9 @@ from tests.envs.car_racing.frames import DRIVE, ZOOM, apart, recorded, state_at
 
 
 @functools.cache
-def ground():
-    return colour_map.stack([colour_map.rasterise(t) for t in recorded().tracks])
+def ground(domain_randomize=False):
+    tracks = recorded(domain_randomize).tracks
+    return colour_map.stack([colour_map.rasterise(t) for t in tracks])
 
 
 @functools.cache
@@ -55,6 +56,18 @@ def test_looks_as_gymnasium_does():
     assert mean.max() < 1.0
     assert near[zooming].min() >= 0.97
     assert near[~zooming].min() >= 0.98
+
+
+def test_randomised_colours_look_as_gymnasiums():
+    frames = recorded(domain_randomize=True)
+    first = frames.states.ground[:: len(ZOOM + DRIVE)]
+    np.testing.assert_array_equal([t.ground for t in frames.tracks], first)
+    pool = draw.canvas(ground(domain_randomize=True))
+    images = jax.jit(jax.vmap(draw.observe, (None, 0)))(pool, frames.states)
+    mean, near = apart(np.asarray(images), frames.images)
+    # As for the usual colours: how colours blend does not depend on what they are.
+    assert mean.max() < 1.0
+    assert near.min() >= 0.97
 
 
 def test_instruments_look_as_gymnasiums():
@@ -228,3 +241,43 @@ def test_scores_are_clipped_and_differ():
         np.testing.assert_array_equal(
             image[rows, columns, 0], table[shown - score.LOWEST]
         )
+
+
+def at_full_zoom():
+    return state_at(recorded(), len(ZOOM) + 2)
+
+
+def test_background_is_grass_and_nothing_else():
+    i = len(ZOOM) + 2
+    state, image = at_full_zoom(), drawn()[i].astype(int)
+    mask = np.array(jax.jit(draw.background)(canvas(), state))
+    assert mask.shape == (96, 96) and mask.dtype == bool
+    greenish = image[..., 1] - image[..., [0, 2]].max(-1)
+    # Half of a pixel of grass on a grey road is 50 greener than grey.
+    road = camera.road_rows(96)
+    # A kerb's colours blur that for a few pixels; the road has a rim of 200 or so.
+    assert (mask[:road] != (greenish[:road] >= 50)).sum() <= 8
+    assert not mask[road:].any()
+    assert mask.any() and not mask[:road].all()
+
+
+def test_the_blob_is_a_red_square_beside_the_car():
+    state = at_full_zoom()
+    plain = picture(state).astype(int)
+    seen = np.array(draw.observe(canvas(), state, with_blob=True)).astype(int)
+    changed = np.abs(seen - plain).max(-1) > 2
+    # 8 units are 8 * 16.2 of 1000 window pixels across and of 800 down; its middle is
+    # 20 units to the right and 10 ahead of the car.
+    y, x = np.nonzero((seen == [202, 0, 0]).all(-1) & changed)
+    assert x.max() - x.min() + 1 == pytest.approx(8 * 16.2 * 96 / 1000, abs=1.5)
+    assert y.max() - y.min() + 1 == pytest.approx(8 * 16.2 * 96 / 800, abs=1.5)
+    assert x.mean() == pytest.approx((500 + 20 * 16.2) * 96 / 1000 - 0.5, abs=1)
+    assert y.mean() == pytest.approx((600 - 10 * 16.2) * 96 / 800 - 0.5, abs=1)
+    # A rim of one pixel at most is mixed.
+    assert changed.sum() <= (np.ptp(x) + 3) * (np.ptp(y) + 3)
+    open_ground = jax.jit(draw.background, static_argnames="with_blob")
+    mask = np.array(open_ground(canvas(), state, with_blob=True))
+    assert not mask[y, x].any()
+    gray = np.array(draw.observe(canvas(), state, color="gray", with_blob=True))
+    red = cv2.cvtColor(np.uint8([[[202, 0, 0]]]), cv2.COLOR_RGB2GRAY)
+    assert (gray[y, x] == red[0, 0]).all()

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.car_racing import car
+from envs.car_racing import car, palette
 from envs.car_racing import env as car_racing
 from envs.core import Box, Discrete
 from envs.testing import check_env
-from tests.envs.car_racing.driver import record
+from tests.envs.car_racing.driver import CarRacing, record
 
 KEY = jax.random.key(0)
 
@@ -208,7 +208,75 @@ def test_spec():
     assert gray.action == Discrete(5)
 
 
-@pytest.mark.parametrize("settings", [{}, {"color": "gray", "continuous": False}])
+@pytest.mark.parametrize(("colors", "channels"), [("scalar", 1), ("channels", 3)])
+def test_colours_of_road_and_grass_are_drawn_at_reset(colors, channels):
+    env = made(0, colors=colors)
+    reset = jax.jit(jax.vmap(env.reset, (None, None, 0)))
+    keys = jax.random.split(KEY, 500)
+    shift = np.asarray(reset(env.world, jnp.int32(0), keys).ground) - palette.GROUND
+    road, dark, light = (
+        shift[:, palette.ROAD],
+        shift[:, palette.DARK],
+        shift[:, palette.LIGHT],
+    )
+    assert not shift[:, [palette.BLACK, palette.WHITE, palette.RED]].any()
+    # The lighter green, 230, is clipped where more than 25 is added.
+    np.testing.assert_allclose(light, np.minimum(dark, [99, 25, 99]), atol=1e-4)
+    for kind in (road, dark):
+        assert np.abs(kind).max() <= 51
+        # Mean and extent of 500 uniform draws in +-51: 5 standard errors of the mean,
+        # and 51 * (1 - 2 / 500) ** 500 is below 10 % of 51.
+        assert np.abs(kind.mean(0)).max() < 5 * 51 / np.sqrt(3 * 500)
+        assert kind.max() > 46 and kind.min() < -46
+        # The same shift of 102 and 204 rounds to steps of 1.5e-5.
+        assert len(np.unique(np.round(kind[0], 3))) == channels
+    assert abs(np.corrcoef(road[:, 0], dark[:, 0])[0, 1]) < 5 / np.sqrt(500)
+
+
+def test_colours_change_the_picture_and_nothing_else():
+    plain, other = made(0), made(0, colors="channels", blob=True)
+    action = jnp.float32([0.1, 1.0, 0.0])
+
+    def played(env):
+        def body(state, _):
+            state, outcome = env.step(env.world, state, action, KEY)
+            return state, (state._replace(ground=0), outcome)
+
+        first = env.reset(env.world, jnp.int32(0), KEY)
+        return jax.lax.scan(body, first, length=20)
+
+    (last, steps), (other_last, other_steps) = played(plain), played(other)
+    jax.tree.map(np.testing.assert_array_equal, steps, other_steps)
+    a, b = (e.observe(e.world, s) for e, s in ((plain, last), (other, other_last)))
+    assert (np.asarray(a) != np.asarray(b)).mean() > 0.5
+
+
+def test_domain_randomisation_is_gymnasiums():
+    """Colours are drawn before the track, which is another one for the same seed."""
+    env = made(4, domain_randomize=True)
+    theirs = CarRacing(domain_randomize=True)
+    theirs.reset(seed=4)
+    tracks = env.world.roads.tracks
+    assert tracks.count[0] == len(theirs.track)
+    # Gymnasium's centre line in float64, ours from the corners in float32.
+    middle = np.asarray(tracks.tiles)[0, : len(theirs.track), :2].mean(1)
+    np.testing.assert_allclose(middle, [p[2:4] for p in theirs.track], atol=1e-4)
+    ground = np.asarray(tracks.ground)[0]
+    np.testing.assert_array_equal(ground[palette.ROAD], np.floor(theirs.road_color))
+    np.testing.assert_array_equal(ground[palette.LIGHT], np.floor(theirs.grass_color))
+    np.testing.assert_array_equal(ground[palette.DARK], np.floor(theirs.bg_color))
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"color": "gray", "continuous": False},
+        {"colors": "channels", "blob": True},
+        {"domain_randomize": True, "colors": "scalar"},
+    ],
+)
 def test_keeps_the_contract_of_environments(settings):
     check_env(car_racing.make([0, 1], size=48, **settings))
 
@@ -221,6 +289,7 @@ def test_keeps_the_contract_of_environments(settings):
         ({"color": "cmyk"}, "color is 'cmyk'; it must be one of"),
         ({"lap_rule": "lax"}, "lap_rule is 'lax'; it must be one of"),
         ({"lap_complete_percent": 1.5}, "lap_complete_percent is 1.5"),
+        ({"colors": "mad"}, "colors is 'mad'; it must be one of"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
