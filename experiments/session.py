@@ -228,9 +228,6 @@ def _finish(
     """Scores the best policy on the test tracks and films it."""
     best = show.best_policy(path, parts)
     score = parts.evaluate(best.state, TEST)
-    subtitle = f"best policy, of iteration {best.iteration}"
-    for level in FILMED if config.film_every else ():
-        _film(path, parts, best.state, level, "final", subtitle)
     if (path / folder.METRICS).exists():
         _draw(path)
     sessions = folder.read_json(path / folder.MANIFEST)["sessions"]
@@ -244,6 +241,9 @@ def _finish(
         "commands": [" ".join(session["command"]) for session in sessions],
     }
     folder.write_json(path / folder.SUMMARY, summary)
+    subtitle = f"best policy, of iteration {best.iteration}"
+    for level in FILMED if config.film_every else ():
+        _film(path, parts, best.state, level, "final", subtitle)
 
 
 def _scored(path: Path) -> int:
