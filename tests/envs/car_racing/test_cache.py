@@ -87,7 +87,9 @@ def test_a_file_of_other_code_is_rebuilt(folder, expected, monkeypatch):
         other.setattr(cache, "_version", lambda: b"older")
         cache.load_or_build(SEEDS)
     built = []
-    monkeypatch.setattr(cache, "build", lambda seeds: built.append(seeds) or expected)
+    monkeypatch.setattr(
+        cache, "build", lambda seeds, _: built.append(seeds) or expected
+    )
     same(cache.load_or_build(SEEDS), expected)
     same(cache.load_or_build(SEEDS), expected)
     assert built == [SEEDS]
