@@ -1,0 +1,93 @@
+"""Gradient steps: Adam behind a bound, and no step along what is not finite."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from agents.core import Params
+
+
+class Trained(NamedTuple):
+    """Parameters and what a gradient method remembers of them.
+
+    Attributes:
+      params: the policy's.
+      memory: optax's state.
+      updates: i32[], steps taken.
+      skipped: i32[], steps not taken, loss or gradient not being finite.
+      in_a_row: i32[], how many of those were the last ones.
+    """
+
+    params: Params
+    memory: Any
+    updates: jax.Array
+    skipped: jax.Array
+    in_a_row: jax.Array
+
+
+class Optimiser(NamedTuple):
+    """A gradient method.
+
+    Attributes:
+      init: params -> Trained.
+      step: (Trained, gradient, loss f32[]) -> (Trained, the gradient's norm f32[]).
+      rate: Trained -> f32[], the learning rate of the next step.
+    """
+
+    init: Callable[[Params], Trained]
+    step: Callable[[Trained, Params, jax.Array], tuple[Trained, jax.Array]]
+    rate: Callable[[Trained], jax.Array]
+
+
+def adam(learning_rate: float, decay: int, bound: float) -> Optimiser:
+    """Adam, arXiv 1412.6980.
+
+    Args:
+      learning_rate: of the first step.
+      decay: steps over which it falls to 0 in a straight line; 0 keeps it.
+      bound: longer gradients are cut to this length.
+    """
+    if decay:
+        schedule = optax.linear_schedule(learning_rate, 0.0, decay)
+    else:
+        schedule = optax.constant_schedule(learning_rate)
+    method = optax.chain(
+        optax.clip_by_global_norm(bound), optax.adam(schedule, eps=1e-5)
+    )
+
+    def init(params: Params) -> Trained:
+        return Trained(params, method.init(params), *[jnp.int32(0)] * 3)
+
+    def step(trained: Trained, gradient: Params, loss: jax.Array):
+        norm = optax.tree.norm(gradient)
+        sound = jnp.isfinite(norm) & jnp.isfinite(loss)
+        with _lenient():
+            change, memory = method.update(gradient, trained.memory, trained.params)
+        new = optax.apply_updates(trained.params, change), memory
+        params, memory = jax.tree.map(
+            lambda new, old: jnp.where(sound, new, old),
+            new,
+            (trained.params, trained.memory),
+        )
+        stepped = Trained(
+            params=params,
+            memory=memory,
+            updates=trained.updates + jnp.where(sound, 1, 0),
+            skipped=trained.skipped + jnp.where(sound, 0, 1),
+            in_a_row=jnp.where(sound, 0, trained.in_a_row + 1),
+        )
+        return stepped, norm
+
+    def rate(trained: Trained) -> jax.Array:
+        with _lenient():
+            return jnp.asarray(schedule(trained.updates), jnp.float32)
+
+    return Optimiser(init, step, rate)
+
+
+def _lenient():
+    """Optax mixes integers and floats, which this project refuses elsewhere."""
+    return jax.numpy_dtype_promotion("standard")
