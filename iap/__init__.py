@@ -1,6 +1,7 @@
 """Implicit attention for pixels: an image becomes its most attended patches."""
 
 from iap.attention import exact_scores, linear_scores
+from iap.directions import Norms, Projection
 from iap.encoder import (
     Attention,
     Centring,
@@ -13,7 +14,8 @@ from iap.encoder import (
     encode,
     weights_shape,
 )
-from iap.features import Design, Kernel, Projection, feature_map
+from iap.features import Design, FeatureMap, Kernel, feature_map
+from iap.maps import measure_balance, measure_spread
 from iap.patches import centres, project
 from iap.selection import Order, select
 
@@ -24,7 +26,9 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "Encoding",
+    "FeatureMap",
     "Kernel",
+    "Norms",
     "Order",
     "Origin",
     "Position",
@@ -35,6 +39,8 @@ __all__ = [
     "exact_scores",
     "feature_map",
     "linear_scores",
+    "measure_balance",
+    "measure_spread",
     "project",
     "select",
     "weights_shape",

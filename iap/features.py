@@ -1,19 +1,31 @@
-"""Kernel feature maps: K(x, y) is approximated by phi(x) . psi(y).
+"""Kernels by name, each with its feature map and the constants that are drawn for it.
 
-A map takes queries and keys together, because some estimators fit themselves to both,
-and returns `Features`, whose logarithmic part stays apart so that `attention` can
-stabilise it exactly. Adding a kernel is one function and one line of `REGISTRY`.
+Adding a kernel is one function in `maps` and here its name and one line of `REGISTRY`.
 """
 
 import enum
-import itertools
 import math
+import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from iap.directions import Norms, Projection, draw, shrinkage
+from iap.maps import (
+    Features,
+    angular,
+    elu,
+    hyperbolic,
+    oprf,
+    positive,
+    relu,
+    saderf,
+    taylor,
+    trig,
+)
 
 
 class Kernel(enum.Enum):
@@ -21,149 +33,14 @@ class Kernel(enum.Enum):
 
     exact = "exact"
     relu = "relu"
+    elu = "elu"
     positive = "positive"
+    trig = "trig"
+    hyperbolic = "hyperbolic"
+    oprf = "oprf"
+    saderf = "saderf"
+    angular = "angular"
     taylor = "taylor"
-
-
-class Projection(enum.Enum):
-    """How the directions of random features are drawn."""
-
-    orthogonal = "orthogonal"
-    iid = "iid"
-    none = "none"
-
-
-class Features(NamedTuple):
-    """Features value * exp(exponent), the two broadcast against each other.
-
-    Attributes:
-      value: f32[L, M], or f32[1, 1] where all is in the exponent.
-      exponent: f32[L, M], or f32[L, 1] or f32[1, 1] where a row shares its factor.
-    """
-
-    value: jax.Array
-    exponent: jax.Array
-
-
-FeatureMap: TypeAlias = Callable[[jax.Array, jax.Array], tuple[Features, Features]]
-"""(x f32[L, d], y f32[L, d]) -> phi(x), psi(y)."""
-
-
-def relu(
-    x: jax.Array, y: jax.Array, omega: np.ndarray | jax.Array | None
-) -> tuple[Features, Features]:
-    """Performer-ReLU: rectified projections over sqrt(m), plus 1e-3; estimates no exp.
-
-    The constant keeps every row sum positive. Source: generalised attention of arXiv
-    2009.14794, with the constant that google-deepmind/iris uses.
-
-    Args:
-      x: f32[L, d].
-      y: f32[L, d].
-      omega: f32[m, d], or None to rectify the vectors themselves.
-    """
-
-    def phi(z):
-        if omega is not None:
-            z = z @ (omega.T * np.float32(1 / math.sqrt(len(omega))))
-        return Features(jax.nn.relu(z) + 1e-3, jnp.zeros((1, 1), z.dtype))
-
-    return phi(x), phi(y)
-
-
-def positive(
-    x: jax.Array, y: jax.Array, omega: np.ndarray | jax.Array
-) -> tuple[Features, Features]:
-    """FAVOR+, phi(x) = exp(omega . x - |x|^2 / 2) / sqrt(m), unbiased for exp(x . y).
-
-    Source: arXiv 2009.14794, lemma 1.
-
-    Args:
-      x: f32[L, d].
-      y: f32[L, d].
-      omega: f32[m, d], rows distributed as N(0, I).
-    """
-
-    def phi(z):
-        norm = 0.5 * jnp.sum(z * z, axis=1, keepdims=True)
-        exponent = z @ omega.T - (norm + 0.5 * math.log(len(omega)))
-        return Features(jnp.ones((1, 1), z.dtype), exponent)
-
-    return phi(x), phi(y)
-
-
-def taylor(x: jax.Array, y: jax.Array, order: int) -> tuple[Features, Features]:
-    """The series of exp(x . y) cut at an even order: no randomness, positive for all t.
-
-    The features are the monomials x^alpha / sqrt(alpha!) of degree |alpha| <= order,
-    C(d + order, order) of them.
-
-    Args:
-      x: f32[L, d].
-      y: f32[L, d].
-      order: N, even.
-    """
-    d = x.shape[1]
-    weights = 1 / np.sqrt(_factorials(d, order), dtype=np.float32)
-
-    def phi(z):
-        # Factors run over (1, z_1 .. z_d), so that degree N means degree <= N. Feature
-        # rows are long, a patch's few monomials short: built transposed, vectors fill.
-        z = jnp.concatenate([jnp.ones_like(z[:, :1]), z], axis=1).T
-        value = z
-        for degree in range(1, order):
-            rest = [
-                value[len(value) - math.comb(d - i + degree, degree) :]
-                for i in range(d + 1)
-            ]
-            value = jnp.concatenate([z[i : i + 1] * rest[i] for i in range(d + 1)])
-        return Features((value * weights[:, None]).T, jnp.zeros((1, 1), z.dtype))
-
-    return phi(x), phi(y)
-
-
-def _factorials(d: int, order: int) -> np.ndarray:
-    """The alpha! of each monomial, in the order in which `taylor` builds them."""
-    factors = itertools.combinations_with_replacement(range(d + 1), order)
-    counts = (np.bincount(row, minlength=d + 1)[1:] for row in factors)
-    return np.array([math.prod(map(math.factorial, count)) for count in counts])
-
-
-def iid(rng: np.random.Generator, features: int, depth: int) -> np.ndarray:
-    """Independent directions, every entry N(0, 1).
-
-    Args:
-      rng: source of the draw.
-      features: m, how many.
-      depth: d, their length.
-
-    Returns:
-      f32[m, d].
-    """
-    return rng.standard_normal((features, depth)).astype(np.float32)
-
-
-def orthogonal(rng: np.random.Generator, features: int, depth: int) -> np.ndarray:
-    """Directions orthogonal within blocks of d, each distributed as N(0, I).
-
-    A block is the Q of a Gaussian matrix's QR, its columns multiplied by the signs of
-    R's diagonal: without them Q is not Haar distributed and positive features are
-    biased. Norms are chi with d degrees of freedom, independent of the directions.
-
-    Args:
-      rng: source of the draw.
-      features: m, how many.
-      depth: d, their length.
-
-    Returns:
-      f32[m, d].
-    """
-    blocks = rng.standard_normal((math.ceil(features / depth), depth, depth))
-    q, r = np.linalg.qr(blocks)
-    signs = np.sign(np.diagonal(r, axis1=1, axis2=2))
-    rows = (q * signs[:, None, :]).swapaxes(1, 2).reshape(-1, depth)[:features]
-    norms = np.linalg.norm(rng.standard_normal((features, depth)), axis=1)
-    return (rows * norms[:, None]).astype(np.float32)
 
 
 class Design(NamedTuple):
@@ -171,10 +48,18 @@ class Design(NamedTuple):
 
     Attributes:
       depth: d, the length of queries and keys.
-      features: m, the number of random directions.
+      features: m, the number of random directions; trig and hyperbolic make two
+        features of each, angular 4 (signs + 1), elu and taylor use none.
       projection: how they are drawn.
       order: even degree at which a Taylor series is cut.
       seed: names the draw.
+      norms: lengths of the directions.
+      spread: mean |x + y|^2 (`measure_spread`) that oprf and saderf are made for, fixed
+        for the run; 0 measures it on every call, that is for every frame, over all of
+        its tokens.
+      balance: saderf's Psi (`measure_balance`), d numbers, fixed for the run; none
+        measures it on every call, likewise.
+      signs: n, directions by which angular tells angles.
     """
 
     depth: int
@@ -182,10 +67,16 @@ class Design(NamedTuple):
     projection: Projection = Projection.orthogonal
     order: int = 2
     seed: int = 0
+    norms: Norms = Norms.chi
+    spread: float = 0.0
+    balance: tuple[float, ...] = ()
+    signs: int = 8
 
 
 def directions(design: Design) -> np.ndarray:
     """Draw the directions that a design asks for: f32[m, d], the same for one seed.
+
+    Warns (UserWarning) where norms=sqrt_d would bias exp by more than 10 %.
 
     Raises:
       ValueError: where it asks for none, or for fewer than one.
@@ -193,61 +84,163 @@ def directions(design: Design) -> np.ndarray:
     if design.projection is Projection.none:
         raise ValueError(
             "projection=none goes with kernel=relu only, other random features average "
-            "over directions; choose projection=orthogonal or iid."
+            "over directions; choose projection=orthogonal, simplex or iid."
         )
-    if design.features < 1:
+    if design.norms is Norms.sqrt_d:
+        share = shrinkage(design.depth, 4.0)
+        if share < 0.9:
+            warnings.warn(
+                f"norms=sqrt_d at depth={design.depth} makes random features estimate "
+                f"{share:.0%} of exp(x . y) where |x + y| = 2, and less where it is "
+                "longer; choose norms=chi, which is unbiased.",
+                stacklevel=4,  # the caller of feature_map
+            )
+    rng = np.random.default_rng(design.seed)
+    return _drawn(design, design.features, "features", rng)
+
+
+def _drawn(
+    design: Design, count: int, name: str, rng: np.random.Generator
+) -> np.ndarray:
+    if count < 1:
+        raise ValueError(f"{name}={count} must be at least 1 random direction.")
+    return draw(rng, count, design.depth, design.projection, design.norms)
+
+
+def _relu_constants(design: Design) -> tuple[np.ndarray | None]:
+    if design.projection is Projection.none:
+        return (None,)
+    rng = np.random.default_rng(design.seed)
+    return (_drawn(design, design.features, "features", rng),)
+
+
+def _oprf_constants(design: Design) -> tuple[np.ndarray, float]:
+    if not 0 <= design.spread < math.inf:
         raise ValueError(
-            f"features={design.features} must be at least 1 random direction."
+            f"spread={design.spread} must be a mean of squares, at least 0 and finite; "
+            "0 measures it."
         )
-    draw = {Projection.iid: iid, Projection.orthogonal: orthogonal}[design.projection]
-    return draw(np.random.default_rng(design.seed), design.features, design.depth)
+    return directions(design), design.spread
 
 
-def _optional_directions(design: Design) -> np.ndarray | None:
-    return None if design.projection is Projection.none else directions(design)
+def _saderf_constants(design: Design) -> tuple[np.ndarray, float, tuple[float, ...]]:
+    balance = tuple(design.balance)
+    fits = len(balance) == design.depth and all(0 < b < math.inf for b in balance)
+    if balance and not fits:
+        raise ValueError(
+            f"balance={balance} must be depth={design.depth} positive numbers, or none "
+            "to measure them."
+        )
+    return *_oprf_constants(design), balance
 
 
-def _even_order(design: Design) -> int:
+def _angular_constants(design: Design) -> tuple[np.ndarray, np.ndarray]:
+    omega = directions(design)
+    rng = np.random.default_rng([design.seed, 1])  # independent of omega
+    return omega, _drawn(design, design.signs, "signs", rng)
+
+
+def _even_order(design: Design) -> tuple[int]:
     if design.order < 2 or design.order % 2:
         raise ValueError(
             f"order={design.order} must be even and at least 2: a Taylor series of exp "
             "cut at an odd order is negative for some logits."
         )
-    return design.order
+    return (design.order,)
 
 
 class Entry(NamedTuple):
     """A kernel as the registry knows it.
 
     Attributes:
-      apply: (x, y, constant) -> phi(x), psi(y).
-      constant: Design -> what `apply` takes as its third argument.
+      apply: (x, y, *constants) -> phi(x), psi(y).
+      constants: Design -> what `apply` takes after x and y.
       exponential: whether it estimates exp(x . y), for which centring is exact.
+      positive: whether no estimate is negative, so that row sums can be divided by.
+      rowwise: Design -> whether a row's features depend on that row alone.
     """
 
-    apply: Callable[[jax.Array, jax.Array, Any], tuple[Features, Features]]
-    constant: Callable[[Design], Any]
-    exponential: bool
+    apply: Callable[..., tuple[Features, Features]]
+    constants: Callable[[Design], tuple[Any, ...]]
+    exponential: bool = True
+    positive: bool = True
+    rowwise: Callable[[Design], bool] = lambda design: True
 
 
 REGISTRY: dict[Kernel, Entry] = {
-    Kernel.relu: Entry(relu, _optional_directions, exponential=False),
-    Kernel.positive: Entry(positive, directions, exponential=True),
-    Kernel.taylor: Entry(taylor, _even_order, exponential=True),
+    Kernel.relu: Entry(relu, _relu_constants, exponential=False),
+    Kernel.elu: Entry(elu, lambda design: (), exponential=False),
+    Kernel.positive: Entry(positive, lambda design: (directions(design),)),
+    Kernel.trig: Entry(trig, lambda design: (directions(design),), positive=False),
+    Kernel.hyperbolic: Entry(hyperbolic, lambda design: (directions(design),)),
+    Kernel.oprf: Entry(oprf, _oprf_constants, rowwise=lambda design: design.spread > 0),
+    Kernel.saderf: Entry(
+        *(saderf, _saderf_constants),
+        rowwise=lambda design: design.spread > 0 and bool(design.balance),
+    ),
+    Kernel.angular: Entry(angular, _angular_constants, positive=False),
+    Kernel.taylor: Entry(taylor, _even_order),
 }
 """Every kernel but the exact one, which has no features."""
 
 
+class FeatureMap(NamedTuple):
+    """A kernel's map with its constants, called as features(x, y) -> phi(x), psi(y).
+
+    Attributes:
+      apply: (x f32[L, d], y f32[L, d]) -> phi(x), psi(y).
+      exponential: whether it estimates exp(x . y), for which centring is exact.
+      positive: whether no estimate is negative, so that row sums can be divided by.
+      rowwise: whether a row's features depend on that row alone, as blocks of rows and
+        causal attention need it.
+    """
+
+    apply: Callable[[jax.Array, jax.Array], tuple[Features, Features]]
+    exponential: bool = True
+    positive: bool = True
+    rowwise: bool = True
+
+    def __call__(self, x: jax.Array, y: jax.Array) -> tuple[Features, Features]:
+        """The features of queries x and of keys y."""
+        return self.apply(x, y)
+
+
 def feature_map(kernel: Kernel, design: Design) -> FeatureMap:
     """The map of a kernel with its constants drawn once.
+
+    The map takes bfloat16 and float16 up to float32 first: bfloat16 knows
+    an exponent of 60 to a quarter only.
 
     Args:
       kernel: a key of `REGISTRY`.
       design: what the constants are made from.
 
     Raises:
-      ValueError: where the design does not fit the kernel.
+      ValueError: where the design does not fit the kernel; from the map, where queries
+        or keys are no f32[L, depth].
     """
+    if kernel not in REGISTRY:
+        raise ValueError(
+            f"kernel={kernel.value} has no features; use exact_scores, or choose "
+            f"one of {', '.join(kernel.value for kernel in REGISTRY)}."
+        )
     entry = REGISTRY[kernel]
-    constant = entry.constant(design)
-    return lambda x, y: entry.apply(x, y, constant)
+    constants = entry.constants(design)
+
+    def apply(x: jax.Array, y: jax.Array) -> tuple[Features, Features]:
+        return entry.apply(
+            _checked("queries", x, design), _checked("keys", y, design), *constants
+        )
+
+    return FeatureMap(apply, entry.exponential, entry.positive, entry.rowwise(design))
+
+
+def _checked(name: str, z: jax.Array, design: Design) -> jax.Array:
+    if z.ndim != 2 or z.shape[1] != design.depth:
+        raise ValueError(
+            f"{name} have shape {z.shape}; expected [L, depth] with depth="
+            f"{design.depth} (map a batch with jax.vmap)."
+        )
+    if not jnp.issubdtype(z.dtype, jnp.floating):
+        raise ValueError(f"{name} have dtype {z.dtype}; expected float32.")
+    return z if jnp.finfo(z.dtype).bits >= 32 else z.astype(jnp.float32)

@@ -1,17 +1,38 @@
-import math
-
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iap import Design, Kernel, Projection, feature_map
-from iap.features import iid, orthogonal, positive, relu, taylor
+from iap import (
+    Design,
+    Kernel,
+    Norms,
+    Projection,
+    feature_map,
+    linear_scores,
+    measure_balance,
+    measure_spread,
+)
+from iap.attention import centre
+from iap.features import REGISTRY, directions
+
+KERNELS = pytest.mark.parametrize("kernel", REGISTRY, ids=lambda k: k.name)
+EXPONENTIAL = [kernel for kernel, entry in REGISTRY.items() if entry.exponential]
+SIGNED = [Kernel.trig, Kernel.angular]
 
 
-def pair(d, scale=1.0, seed=0, length=6):
+def tokens(length=50, scale=1.0, depth=4, seed=0):
+    """Queries and keys whose means are not zero, as those of images are not."""
     rng = np.random.default_rng(seed)
-    x, y = scale * rng.standard_normal((2, length, d))
-    return x.astype(np.float32), y.astype(np.float32)
+    spread = rng.standard_normal((2, length, depth)) + rng.standard_normal(
+        (2, 1, depth)
+    )
+    return tuple(jnp.asarray(scale * z, jnp.float32) for z in spread)
+
+
+def small(depth=4, **settings):
+    """Fewer features than usual, where angular would have thousands."""
+    return Design(depth, **{"features": 16, "signs": 4, **settings})
 
 
 def multiplied_out(features):
@@ -19,100 +40,156 @@ def multiplied_out(features):
     return value * np.exp(exponent)
 
 
-def test_relu_with_projection():
-    x, y = pair(4)
-    omega = np.random.default_rng(1).standard_normal((9, 4)).astype(np.float32)
-    for z, features in zip(
-        (x, y), relu(jnp.asarray(x), jnp.asarray(y), omega), strict=True
+def test_the_registry_has_every_kernel_but_the_exact_one():
+    assert set(REGISTRY) == set(Kernel) - {Kernel.exact}
+
+
+@KERNELS
+def test_maps_say_what_they_are(kernel):
+    x, y = tokens(scale=0.7)
+    features = feature_map(kernel, small(features=8))
+    phi, psi = map(multiplied_out, features(x, y))
+    assert phi.shape == psi.shape
+    assert features.positive is bool(np.all(phi @ psi.T > 0))
+    assert features.positive is (kernel not in SIGNED)
+
+    # Rowwise: a row's features are the same in other company.
+    x_alone, y_alone = (z[:7] for z in (x, y))
+    alone = [multiplied_out(f) for f in features(x_alone, y_alone)]
+    same = all(
+        np.allclose(a, b[:7], rtol=1e-5) for a, b in zip(alone, (phi, psi), strict=True)
+    )
+    assert features.rowwise is same
+    assert features.rowwise is (kernel not in (Kernel.oprf, Kernel.saderf))
+
+
+@KERNELS
+def test_estimators_of_exp_approach_it(kernel):
+    x, y = tokens(scale=0.3)
+    x, y, _, _ = centre(x, y)
+    design = Design(4, features=4096, order=6, signs=8)
+    if kernel is Kernel.angular:
+        design = design._replace(features=512)
+    features = feature_map(kernel, design)
+    exact = np.exp(np.asarray(x @ y.T, np.float64))
+    phi, psi = map(multiplied_out, features(x, y))
+    apart = np.abs(phi @ psi.T - exact).mean()
+    # The Monte-Carlo error of 512 directions is a few hundredths; relu and elu are
+    # other kernels.
+    assert bool(apart < 0.05) is features.exponential is (kernel in EXPONENTIAL)
+
+
+@pytest.mark.parametrize("kernel", [Kernel.oprf, Kernel.saderf])
+def test_constants_fixed_for_the_run_are_those_measured_before(kernel):
+    x, y = tokens()
+    psi = measure_balance(x, y) if kernel is Kernel.saderf else jnp.ones(4)
+    spread = float(measure_spread(x * psi[None], y / psi[None]))
+    balance = tuple(map(float, psi)) if kernel is Kernel.saderf else ()
+    measured = feature_map(kernel, small())
+    fixed = feature_map(kernel, small(spread=spread, balance=balance))
+    assert fixed.rowwise
+    for a, b in zip(measured(x, y), fixed(x, y), strict=True):
+        np.testing.assert_allclose(a.exponent, b.exponent, atol=2e-5)
+    x = x * 2  # another frame
+    other, same = measured(x, y)[0].exponent, fixed(x, y)[0].exponent
+    assert np.abs(other - same).max() > 0.1
+
+
+def test_saderf_needs_both_constants_to_be_rowwise():
+    for changes in ({"spread": 1.0}, {"balance": (1.0,) * 4}):
+        assert not feature_map(Kernel.saderf, small(**changes)).rowwise
+
+
+@pytest.mark.parametrize("projection", list(Projection)[:3], ids=lambda p: p.name)
+def test_a_seed_names_the_draw(projection):
+    first, again, other = (
+        directions(small(seed=seed, projection=projection)) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.1
+
+
+def test_the_signs_of_angular_are_independent_of_its_other_directions():
+    omega, tau = REGISTRY[Kernel.angular].constants(small(signs=16))
+    assert omega.shape == tau.shape == (16, 4)
+    assert np.abs(omega - tau).min() > 1e-4
+
+
+@KERNELS
+def test_low_precision_is_taken_up_to_float32(kernel):
+    x, y = (z.astype(jnp.bfloat16) for z in tokens())
+    features = feature_map(kernel, small())
+    for low, full in zip(
+        features(x, y),
+        features(x.astype(jnp.float32), y.astype(jnp.float32)),
+        strict=True,
     ):
-        expected = np.maximum(z.astype(np.float64) @ omega.T, 0) / 3 + 1e-3
-        np.testing.assert_allclose(
-            multiplied_out(features), expected, rtol=1e-5, atol=1e-6
-        )
+        assert low.value.dtype == low.exponent.dtype == jnp.float32
+        np.testing.assert_array_equal(low.value, full.value)
+        np.testing.assert_array_equal(low.exponent, full.exponent)
 
 
-def test_relu_without_projection():
-    x, y = pair(4)
-    design = Design(depth=4, projection=Projection.none)
-    features, _ = feature_map(Kernel.relu, design)(jnp.asarray(x), jnp.asarray(y))
+# --- through attention --------------------------------------------------------------
+
+
+@KERNELS
+@pytest.mark.parametrize("normalised", [True, False])
+def test_scores_are_finite_from_tiny_weights_to_large_logits(kernel, normalised):
+    features = feature_map(kernel, small())
+
+    def total(x, y):
+        scores = linear_scores(x, y, features, normalised=normalised)
+        weights = jnp.cos(jnp.arange(50.0))
+        return jnp.sum(weights * scores), scores
+
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))
+    for scale in (0.0, 1e-20, 1.0, 2.0, 30.0):
+        x, y = tokens(scale=scale)
+        gradients, scores = gradient(x, y)
+        assert all(np.all(np.isfinite(g)) for g in (*gradients, scores))
+        if features.positive:
+            assert np.all(scores >= 0)
+            np.testing.assert_allclose(scores.sum(), 50, rtol=1e-3)
+        if scale == 2.0:
+            assert float(jnp.max(jnp.abs(x @ y.T))) > 60
+        if scale == 1e-20:  # exp(0), relu's constant, or elu(0) + 1 of all alike
+            np.testing.assert_allclose(scores, 1, rtol=1e-5)
+
+
+@KERNELS
+@pytest.mark.parametrize("normalised", [True, False])
+def test_scores_are_those_of_the_explicit_matrix(kernel, normalised):
+    x, y = tokens(scale=0.7)
+    features = feature_map(kernel, small(features=8))
+    phi, psi = map(multiplied_out, features(x, y))
+    matrix = phi @ psi.T
+    if normalised:
+        rows = matrix.sum(axis=1, keepdims=True)
+        assert np.all(rows > 0) == features.positive
+        expected = (matrix / rows)[rows[:, 0] > 0].sum(axis=0)
+    else:
+        expected = matrix.sum(axis=0)
+        expected = expected / np.abs(expected).mean()
+    actual = linear_scores(x, y, features, normalised=normalised)
+    # Sums of float32 terms of either sign, divided by row sums down to a thousandth
+    # of their terms.
     np.testing.assert_allclose(
-        multiplied_out(features), np.maximum(x, 0) + 1e-3, rtol=1e-6
+        actual, expected, rtol=2e-4, atol=2e-4 * np.abs(expected).max()
     )
 
 
-def test_positive_values():
-    x, y = pair(4)
-    omega = np.random.default_rng(1).standard_normal((9, 4)).astype(np.float32)
-    both = positive(jnp.asarray(x), jnp.asarray(y), omega)
-    for z, features in zip((x, y), both, strict=True):
-        z = z.astype(np.float64)
-        norm = 0.5 * (z * z).sum(1, keepdims=True)
-        np.testing.assert_allclose(
-            multiplied_out(features), np.exp(z @ omega.T - norm) / 3, rtol=1e-5
-        )
+@pytest.mark.parametrize("kernel", SIGNED, ids=lambda k: k.name)
+def test_a_row_whose_sum_is_not_positive_has_no_say(kernel):
+    x, y = tokens(scale=1.2)
+    features = feature_map(kernel, small(features=4))
+    phi, psi = map(multiplied_out, features(x, y))
+    kept = (phi @ psi.sum(axis=0)) > 0
+    assert 0 < kept.sum() < 50
+    scores = linear_scores(x, y, features)
+    np.testing.assert_allclose(scores.sum(), kept.sum(), rtol=1e-3)
 
 
-@pytest.mark.parametrize("draw", [iid, orthogonal])
-@pytest.mark.parametrize("d", [2, 4])
-def test_positive_features_are_unbiased(draw, d):
-    x, y = pair(d, scale=0.5)
-    blocks = 20_000  # independent of each other, their rows not
-    omega = draw(np.random.default_rng(3), blocks * d, d)
-    phi, psi = (
-        multiplied_out(f) * math.sqrt(blocks * d)
-        for f in positive(jnp.asarray(x), jnp.asarray(y), omega)
-    )
-    estimates = (phi * psi).reshape(len(x), blocks, d).mean(axis=2)
-    error = estimates.std(axis=1, ddof=1) / math.sqrt(blocks)
-    exact = np.exp((x.astype(np.float64) * y).sum(1))
-    assert np.all(error < 0.05 * exact)  # small enough to see a missing sign fix
-    assert np.all(np.abs(estimates.mean(axis=1) - exact) < 4 * error)
-
-
-@pytest.mark.parametrize("d", [1, 3, 4])
-@pytest.mark.parametrize("order", [2, 4, 6])
-def test_taylor_features_multiply_to_the_series(d, order):
-    x, y = pair(d, scale=1.5)
-    phi, psi = map(multiplied_out, taylor(jnp.asarray(x), jnp.asarray(y), order))
-    assert phi.shape == (len(x), math.comb(d + order, order))
-    logits = x.astype(np.float64) @ y.T.astype(np.float64)
-    expected = sum(logits**n / math.factorial(n) for n in range(order + 1))
-    # Terms are sums of at most d^n float32 products of n factors each, whose magnitudes
-    # add up to the series of |x| . |y|.
-    magnitude = np.exp(np.abs(x) @ np.abs(y).T)
-    assert np.all(np.abs(phi @ psi.T - expected) < 2 * order * 2.0**-23 * magnitude)
-    assert np.all(phi @ psi.T > 0)
-
-
-def test_orthogonal_directions_within_blocks():
-    omega = orthogonal(np.random.default_rng(0), 10, 4).astype(np.float64)
-    assert omega.shape == (10, 4)  # two blocks and a half
-    for block in (omega[:4], omega[4:8], omega[8:]):
-        unit = block / np.linalg.norm(block, axis=1, keepdims=True)
-        np.testing.assert_allclose(unit @ unit.T, np.eye(len(block)), atol=1e-6)
-
-
-def test_orthogonal_directions_are_standard_normal_each():
-    blocks, d = 20_000, 3
-    omega = orthogonal(np.random.default_rng(0), blocks * d, d).reshape(blocks, d, d)
-    # Entries: mean 0, variance 1 (that of a squared normal is 2), 4 standard errors.
-    # Without the sign fix the diagonal's means are far below 0.
-    assert np.all(np.abs(omega.mean(axis=0)) < 4 / math.sqrt(blocks))
-    assert np.all(np.abs((omega**2).mean(axis=0) - 1) < 4 * math.sqrt(2 / blocks))
-    # Squared norms are chi-squared with d degrees of freedom: variance 2 d.
-    norms = (omega.astype(np.float64) ** 2).sum(axis=2).ravel()
-    assert abs(norms.var() - 2 * d) < 0.2
-
-
-def test_a_seed_names_the_draw():
-    x, y = map(jnp.asarray, pair(4))
-
-    def values(seed):
-        phi, _ = feature_map(Kernel.relu, Design(depth=4, seed=seed))(x, y)
-        return np.asarray(phi.value)
-
-    np.testing.assert_array_equal(values(0), values(0))
-    assert np.abs(values(0) - values(1)).max() > 0.1
+# --- refusals -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -120,11 +197,50 @@ def test_a_seed_names_the_draw():
     [
         (Kernel.positive, {"features": 0}, "features=0 must be at least 1"),
         (Kernel.relu, {"features": -3}, "features=-3 must be at least 1"),
+        (Kernel.angular, {"signs": 0}, "signs=0 must be at least 1"),
         (Kernel.positive, {"projection": Projection.none}, "projection=none goes with"),
+        (
+            Kernel.trig,
+            {"depth": 1, "projection": Projection.simplex},
+            "depth=1 must be",
+        ),
         (Kernel.taylor, {"order": 3}, "order=3 must be even"),
         (Kernel.taylor, {"order": 0}, "order=0 must be even and at least 2"),
+        (Kernel.oprf, {"spread": -1.0}, "spread=-1.0 must be a mean of squares"),
+        (Kernel.saderf, {"spread": float("nan")}, "spread=nan must be a mean"),
+        (Kernel.saderf, {"balance": (1.0, 2.0)}, "balance=.* must be depth=4 positive"),
+        (
+            Kernel.saderf,
+            {"balance": (1.0, 2.0, 0.0, 1.0)},
+            "balance=.* must be depth=4",
+        ),
+        (Kernel.exact, {}, "kernel=exact has no features; use exact_scores"),
     ],
 )
 def test_refusals(kernel, changes, message):
     with pytest.raises(ValueError, match=message):
-        feature_map(kernel, Design(depth=4, **changes))
+        feature_map(kernel, Design(**{"depth": 4, **changes}))
+
+
+@KERNELS
+def test_refuses_tokens_that_do_not_fit(kernel):
+    features = feature_map(kernel, small())
+    x, y = tokens()
+    with pytest.raises(ValueError, match=r"keys have shape \(50, 3\); expected"):
+        features(x, y[:, :3])
+    with pytest.raises(ValueError, match=r"queries have shape \(1, 50, 4\); expected"):
+        features(x[None], y)
+    with pytest.raises(ValueError, match="queries have dtype int32; expected float32"):
+        features(x.astype(jnp.int32), y)
+
+
+def test_fixed_norms_warn_where_they_bias():
+    fixed = small(norms=Norms.sqrt_d)
+    for kernel in EXPONENTIAL:
+        if kernel is Kernel.taylor:  # has no directions
+            feature_map(kernel, fixed)
+        else:
+            with pytest.warns(UserWarning, match="depth=4 .* estimate 66% of exp"):
+                feature_map(kernel, fixed)
+    feature_map(Kernel.relu, fixed)  # estimates no exp
+    feature_map(Kernel.positive, small(depth=64, norms=Norms.sqrt_d))
