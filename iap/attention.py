@@ -28,6 +28,11 @@ def linear_scores(
     scores = (1^T Q') K'^T, divided by their mean: one positive constant that no ranking
     sees and that float32 needs. Both sum to L.
 
+    Estimates of either sign (`FeatureMap.positive` is false) can be negative scores. A
+    row whose sum is estimated as 0 or less is then left out, so that normalised scores
+    sum to the number of the others; without normalisation scores are divided by the
+    mean of their magnitudes. All stay finite.
+
     Args:
       queries: f32[L, d], scaled.
       keys: f32[L, d], scaled.
@@ -48,7 +53,7 @@ def linear_scores(
     q, k = stabilise(query, key, normalised)
     if normalised:  # a row's own factor cancels
         total = jnp.sum(k.matrix, axis=0) if k.factor is None else k.factor @ k.matrix
-        weight = 1 / (q.matrix @ total)
+        weight = _inverse(q.matrix @ total, features)
     else:
         # Ones, not a sum: XLA fuses a sum that alone reads the features into the
         # product that makes them, which on a CPU doubles the time of relu features.
@@ -56,7 +61,19 @@ def linear_scores(
     scores = k.matrix @ (weight @ q.matrix)
     if k.factor is not None:
         scores = scores * k.factor
-    return scores if normalised else scores / jnp.mean(scores)
+    return scores if normalised else scores / _size(scores, features)
+
+
+def _inverse(rows: jax.Array, features: FeatureMap) -> jax.Array:
+    """One over the row sums; 0 where an estimate leaves one without meaning."""
+    if features.positive:
+        return 1 / rows
+    kept = rows > 0
+    return jnp.where(kept, 1 / jnp.where(kept, rows, 1), 0)
+
+
+def _size(scores: jax.Array, features: FeatureMap) -> jax.Array:
+    return jnp.mean(scores if features.positive else jnp.abs(scores))
 
 
 def exact_scores(
