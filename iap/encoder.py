@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from iap import sampling
 from iap.attention import exact_scores, linear_scores
-from iap.directions import Norms, Projection
-from iap.features import REGISTRY, Design, Kernel, feature_map
+from iap.features import REGISTRY, Design, Kernel, Projection, feature_map
 from iap.patches import centres, project
 from iap.selection import Order, select
 
@@ -62,13 +62,8 @@ class EncoderConfig:
       depth: d, length of queries and keys.
       top_k: patches that are handed on.
       kernel: what queries and keys are compared by.
-      features: m, directions of the random features; elu and taylor have none.
+      features: m, directions of the random features (relu, positive).
       projection: how they are drawn; none compares plain vectors (relu only).
-      norms: lengths of the directions; sqrt_d biases estimates of exp at small depth.
-      spread: mean |q + k|^2 that kernel=oprf and saderf are tuned to for the whole run;
-        0 measures it on every frame.
-      balance: depth numbers by which kernel=saderf multiplies queries and divides keys,
-        for the whole run; none measures them on every frame.
       order: even degree at which kernel=taylor cuts the series of exp.
       centring: auto centres every estimator of exp(q . k).
       normalised: divide every row of the attention matrix by its sum.
@@ -79,6 +74,11 @@ class EncoderConfig:
       origin: where the handed-on centres are measured from.
       content: whether each carries its projected content, d numbers.
       score: whether each carries its share of the chosen patches' attention.
+      weighted: whether its centre and content are multiplied by k times that share, so
+        that a gradient through them says of which patches more is wanted.
+      temperature: above 0, patches are drawn in training, with log score / temperature
+        as logits, and a policy gradient learns from the draws' log-probability; 0
+        takes the best, as a policy's mode always does.
       seed: names the draw of the random features, made once and shared by all.
     """
 
@@ -89,9 +89,6 @@ class EncoderConfig:
     kernel: Kernel = Kernel.relu
     features: int = 64
     projection: Projection = Projection.orthogonal
-    norms: Norms = Norms.chi
-    spread: float = 0.0
-    balance: tuple[float, ...] = ()
     order: int = 2
     centring: Centring = Centring.auto
     normalised: bool = True
@@ -102,16 +99,21 @@ class EncoderConfig:
     origin: Origin = Origin.middle
     content: bool = False
     score: bool = False
+    weighted: bool = False
+    temperature: float = 0.0
     seed: int = 0
 
     def __post_init__(self):
-        # A list, as the command line makes it, would leave the settings without a hash.
-        object.__setattr__(self, "balance", tuple(self.balance))
         for name in ("window", "stride", "depth", "top_k"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must be at least 0.")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(
+                f"temperature={self.temperature} must be at least 0 and finite; 0 "
+                "takes the best patches."
+            )
         if self.centring is Centring.means and not self._estimates_exp:
             raise ValueError(
                 f"centring=means does not go with kernel={self.kernel.value}: shifting "
@@ -124,16 +126,7 @@ class EncoderConfig:
     @property
     def design(self) -> Design:
         """What the feature map's constants are made from."""
-        return Design(
-            depth=self.depth,
-            features=self.features,
-            projection=self.projection,
-            order=self.order,
-            seed=self.seed,
-            norms=self.norms,
-            spread=self.spread,
-            balance=self.balance,
-        )
+        return Design(self.depth, self.features, self.projection, self.order, self.seed)
 
     @property
     def centred(self) -> bool:
@@ -178,10 +171,15 @@ class Encoding(NamedTuple):
       features: f32[F], for each chosen patch in turn its centre relative to the image
         (`Origin`), then its content and score where these are on.
       attention: what it looked at.
+      choice: i32[K], the patches in the order in which they were drawn; () where the
+        best were taken.
+      log_prob: f32[], the log-probability of that draw; () where there was none.
     """
 
     features: jax.Array
     attention: Attention
+    choice: jax.Array | tuple[()] = ()
+    log_prob: jax.Array | tuple[()] = ()
 
 
 def encode(
@@ -189,6 +187,8 @@ def encode(
     image: jax.Array,
     weights: jax.Array,
     bias: jax.Array | None = None,
+    key: jax.Array | None = None,
+    choice: jax.Array | tuple[()] | None = None,
 ) -> Encoding:
     """An image -> its most attended patches, as a pure function of the parameters.
 
@@ -201,6 +201,9 @@ def encode(
       weights: f32[d_in, n d] of `weights_shape`; the columns project to queries, keys
         and, with `config.content`, contents.
       bias: f32[n d], or None.
+      key: of a draw of patches, where `config.temperature` is above 0; without it and
+        without `choice` the best are taken.
+      choice: an earlier draw that is taken again, as `Encoding.choice`.
 
     Raises:
       ValueError: where the image is too small for the window or for top_k patches.
@@ -228,17 +231,41 @@ def encode(
         tokens = tokens + positions(relative, config.position) @ weights[pixels:]
 
     scores = _scores(config, tokens[:, :d], tokens[:, d : 2 * d])
-    index = select(scores, config.top_k, config.selection)
+    drawn, log_prob = _draw(config, scores, key, choice)
+    if isinstance(drawn, tuple):
+        index = select(scores, config.top_k, config.selection)
+    else:
+        index = jnp.sort(drawn) if config.selection is Order.position else drawn
     if config.origin is Origin.middle:
         relative = 2 * relative - 1
     chosen = [jnp.asarray(relative)[index]]
     if config.content:
         chosen.append(tokens[index, 2 * d :])
-    if config.score:
-        share = scores[index]
-        chosen.append((share / jnp.sum(share))[:, None])
+    if config.weighted or config.score:
+        share = scores[index][:, None]
+        share = share / jnp.sum(share)
+        if config.weighted:
+            chosen = [part * (config.top_k * share) for part in chosen]
+        if config.score:
+            chosen.append(share)
     attention = Attention(scores, index, jnp.asarray(centre)[index])
-    return Encoding(jnp.concatenate(chosen, axis=1).reshape(-1), attention)
+    features = jnp.concatenate(chosen, axis=1).reshape(-1)
+    return Encoding(features, attention, drawn, log_prob)
+
+
+def _draw(
+    config: EncoderConfig,
+    scores: jax.Array,
+    key: jax.Array | None,
+    choice: jax.Array | tuple[()] | None,
+) -> tuple[jax.Array | tuple[()], jax.Array | tuple[()]]:
+    """Patches drawn, or drawn before, with their log-probability; () for the best."""
+    if not config.temperature or (key is None and choice is None):
+        return (), ()
+    logits = sampling.logits(scores, config.temperature)
+    if choice is None:
+        choice = sampling.sample(logits, config.top_k, key)
+    return choice, sampling.log_prob(logits, choice)
 
 
 def _scores(config: EncoderConfig, queries: jax.Array, keys: jax.Array) -> jax.Array:
@@ -291,12 +318,17 @@ class Encoder(hk.Module):
         super().__init__(name=name)
         self.config = config
 
-    def __call__(self, image: jax.Array) -> Encoding:
-        """Encode one image, u8[H, W, C] in [0, 255] or f32[H, W, C]."""
+    def __call__(
+        self,
+        image: jax.Array,
+        key: jax.Array | None = None,
+        choice: jax.Array | tuple[()] | None = None,
+    ) -> Encoding:
+        """Encode one image, u8[H, W, C] in [0, 255] or f32[H, W, C], as `encode`."""
         inputs, outputs = shape = weights_shape(self.config, image.shape[-1])
         init = hk.initializers.TruncatedNormal(1 / math.sqrt(inputs))
         weights = hk.get_parameter("weights", shape, jnp.float32, init)
         bias = None
         if self.config.bias:
             bias = hk.get_parameter("bias", (outputs,), jnp.float32, jnp.zeros)
-        return encode(self.config, image, weights, bias)
+        return encode(self.config, image, weights, bias, key, choice)

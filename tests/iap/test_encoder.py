@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from iap import (
     Projection,
     Scale,
     encode,
+    sampling,
     weights_shape,
 )
 
@@ -307,3 +309,43 @@ def test_iap_stands_alone():
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
     assert output.stdout.strip() == ""
+
+
+def test_weights_are_k_times_the_shares_of_attention():
+    plain = EncoderConfig(window=4, stride=4, top_k=5, content=True, score=True)
+    weights, bias = draw(plain)
+    once = np.asarray(jitted(plain, IMAGE, weights, bias).features).reshape(5, -1)
+    weighted = dataclasses.replace(plain, weighted=True)
+    twice = np.asarray(jitted(weighted, IMAGE, weights, bias).features).reshape(5, -1)
+    share = once[:, -1:]
+    np.testing.assert_allclose(twice[:, -1:], share)  # the share itself stays
+    np.testing.assert_allclose(twice[:, :-1], 5 * share * once[:, :-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("order", list(Order))
+def test_drawn_patches_are_handed_on_with_their_probability(order):
+    config = EncoderConfig(
+        window=4, stride=4, top_k=5, content=True, temperature=0.5, selection=order
+    )
+    weights, bias = draw(config)
+    best = jitted(config, IMAGE, weights, bias)
+    assert best.choice == best.log_prob == ()
+    drawn = jitted(config, IMAGE, weights, bias, jax.random.key(0))
+    assert (drawn.attention.index != best.attention.index).any()
+    ordered = jnp.sort(drawn.choice) if order is Order.position else drawn.choice
+    np.testing.assert_array_equal(drawn.attention.index, ordered)
+    logits = sampling.logits(drawn.attention.scores, 0.5)
+    np.testing.assert_allclose(
+        drawn.log_prob, sampling.log_prob(logits, drawn.choice), rtol=1e-5
+    )
+    again = jitted(config, IMAGE, weights, bias, None, drawn.choice)
+    for name in ("features", "log_prob", "choice"):
+        np.testing.assert_allclose(
+            getattr(again, name), getattr(drawn, name), rtol=1e-5, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("temperature", [-1.0, math.inf, math.nan])
+def test_refuses_temperatures_that_are_none(temperature):
+    with pytest.raises(ValueError, match=r"temperature=.* must be at least 0 and fin"):
+        EncoderConfig(temperature=temperature)
