@@ -12,7 +12,8 @@ import numpy as np
 
 from iap import sampling
 from iap.attention import exact_scores, linear_scores
-from iap.features import REGISTRY, Design, Kernel, Projection, feature_map
+from iap.directions import Norms, Projection
+from iap.features import REGISTRY, Design, Kernel, feature_map
 from iap.patches import centres, project
 from iap.selection import Order, select
 
@@ -62,8 +63,13 @@ class EncoderConfig:
       depth: d, length of queries and keys.
       top_k: patches that are handed on.
       kernel: what queries and keys are compared by.
-      features: m, directions of the random features (relu, positive).
+      features: m, directions of the random features; elu and taylor have none.
       projection: how they are drawn; none compares plain vectors (relu only).
+      norms: lengths of the directions; sqrt_d biases estimates of exp at small depth.
+      spread: mean |q + k|^2 that kernel=oprf and saderf are tuned to for the whole run;
+        0 measures it on every frame.
+      balance: depth numbers by which kernel=saderf multiplies queries and divides keys,
+        for the whole run; none measures them on every frame.
       order: even degree at which kernel=taylor cuts the series of exp.
       centring: auto centres every estimator of exp(q . k).
       normalised: divide every row of the attention matrix by its sum.
@@ -89,6 +95,9 @@ class EncoderConfig:
     kernel: Kernel = Kernel.relu
     features: int = 64
     projection: Projection = Projection.orthogonal
+    norms: Norms = Norms.chi
+    spread: float = 0.0
+    balance: tuple[float, ...] = ()
     order: int = 2
     centring: Centring = Centring.auto
     normalised: bool = True
@@ -104,6 +113,8 @@ class EncoderConfig:
     seed: int = 0
 
     def __post_init__(self):
+        # A list, as the command line makes it, would leave the settings without a hash.
+        object.__setattr__(self, "balance", tuple(self.balance))
         for name in ("window", "stride", "depth", "top_k"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
@@ -126,7 +137,16 @@ class EncoderConfig:
     @property
     def design(self) -> Design:
         """What the feature map's constants are made from."""
-        return Design(self.depth, self.features, self.projection, self.order, self.seed)
+        return Design(
+            depth=self.depth,
+            features=self.features,
+            projection=self.projection,
+            order=self.order,
+            seed=self.seed,
+            norms=self.norms,
+            spread=self.spread,
+            balance=self.balance,
+        )
 
     @property
     def centred(self) -> bool:
