@@ -14,19 +14,22 @@ class Core(Enum):
     mlp = "mlp"
     rnn = "rnn"
     lstm = "lstm"
+    gru = "gru"
 
 
 @dataclass(frozen=True)
 class ControllerConfig:
-    """A controller with one hidden layer.
+    """A controller with one hidden layer, or several.
 
     Attributes:
-      core: mlp (tanh, no memory), rnn (Elman, tanh) or lstm.
-      size: hidden units.
+      core: mlp (tanh, no memory), rnn (Elman, tanh), lstm or gru.
+      size: hidden units of a layer.
+      layers: hidden layers; the last is the core, those before it are tanh layers.
     """
 
     core: Core = Core.rnn
     size: int = 16
+    layers: int = 1
 
     def __post_init__(self):
         if self.size < 1:
@@ -34,32 +37,53 @@ class ControllerConfig:
                 f"controller.size is {self.size}; a controller needs at least 1 hidden "
                 "unit (AttentionAgent: 16)"
             )
+        if self.layers < 1:
+            raise ValueError(
+                f"controller.layers is {self.layers}; a controller needs at least 1 "
+                "hidden layer"
+            )
 
 
 def start(config: ControllerConfig) -> hk.LSTMState | jax.Array | tuple[()]:
     """The memory at the beginning of an episode: zeros, or () where there is none."""
+    if config.core is Core.mlp:
+        return ()
     zeros = jnp.zeros(config.size)
     if config.core is Core.lstm:
         return hk.LSTMState(hidden=zeros, cell=zeros)
-    return zeros if config.core is Core.rnn else ()
+    return zeros
 
 
 class Controller(hk.Module):
-    """features f32[F], memory -> raw outputs f32[outputs], memory."""
+    """features f32[F], memory -> raw outputs f32[outputs], value, memory.
 
-    def __init__(self, config: ControllerConfig, outputs: int):
+    A critic's value is f32[]; without a critic it is (). With one, the first action is
+    close to raw outputs of 0: the gradient, not the first weights, should choose it.
+    """
+
+    def __init__(self, config: ControllerConfig, outputs: int, critic: bool = False):
         super().__init__(name="controller")
         self._config = config
         self._outputs = outputs
+        self._critic = critic
 
     def __call__(self, features: jax.Array, carry):
         """Runs one step of one world."""
+        size, hidden = self._config.size, features
+        for _ in range(self._config.layers - 1):
+            hidden = jnp.tanh(hk.Linear(size, name="hidden")(hidden))
         if self._config.core is Core.lstm:
-            hidden, carry = hk.LSTM(self._config.size, name="lstm")(features, carry)
+            hidden, carry = hk.LSTM(size, name="lstm")(hidden, carry)
+        elif self._config.core is Core.gru:
+            hidden, carry = hk.GRU(size, name="gru")(hidden, carry)
         elif self._config.core is Core.rnn:
-            joined = jnp.concatenate([features, carry])
-            hidden = jnp.tanh(hk.Linear(self._config.size, name="rnn")(joined))
+            joined = jnp.concatenate([hidden, carry])
+            hidden = jnp.tanh(hk.Linear(size, name="rnn")(joined))
             carry = hidden
         else:
-            hidden = jnp.tanh(hk.Linear(self._config.size, name="hidden")(features))
-        return hk.Linear(self._outputs, name="action")(hidden), carry
+            hidden = jnp.tanh(hk.Linear(size, name="hidden")(hidden))
+        if not self._critic:
+            return hk.Linear(self._outputs, name="action")(hidden), (), carry
+        small = hk.initializers.TruncatedNormal(0.01 / size**0.5)
+        raw = hk.Linear(self._outputs, w_init=small, name="action")(hidden)
+        return raw, hk.Linear(1, name="value")(hidden)[0], carry

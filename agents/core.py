@@ -18,10 +18,17 @@ class Decision(NamedTuple):
     Attributes:
       action: f32[A] within the bounds of the world's action, or i32[] for a choice.
       attention: what the encoder looked at.
+      choice: i32[K], patches in the order in which they were drawn; () where none were.
+      log_prob: f32[], of action and choice together; () where the mode was played.
+      value: f32[], what the policy expects of the future, in the unit of its learner;
+        () where the mode was played.
     """
 
     action: jax.Array
     attention: Attention
+    choice: jax.Array | tuple[()] = ()
+    log_prob: jax.Array | tuple[()] = ()
+    value: jax.Array | tuple[()] = ()
 
 
 class Policy(NamedTuple):
@@ -32,11 +39,22 @@ class Policy(NamedTuple):
       start: () -> carry, the memory at the beginning of an episode.
       act: (params, carry, observation, key or None) -> (carry, Decision). Without a
         key it plays the mode.
+      evaluate: (params, carry, observation, action, choice) -> (carry, log_prob,
+        entropy, value), each f32[]: what `act` would have said of this decision, and
+        the entropy of the action's distribution. None where a policy has no
+        distribution.
     """
 
     init: Callable[[jax.Array], Params]
     start: Callable[[], Carry]
     act: Callable[[Params, Carry, jax.Array, jax.Array | None], tuple[Carry, Decision]]
+    evaluate: (
+        Callable[
+            [Params, Carry, jax.Array, jax.Array, Any],
+            tuple[Carry, jax.Array, jax.Array, jax.Array],
+        ]
+        | None
+    ) = None
 
 
 class Learner(NamedTuple):

@@ -18,6 +18,9 @@ STREAMS = {
     "reset": 7,  # the start of one episode
     "world": 8,  # the steps of one episode, in the world
     "policy": 9,  # the steps of one episode, in the policy
+    "patches": 10,  # which patches a policy attends to, where it draws them
+    "action": 11,  # which action it draws
+    "shuffle": 12,  # how experience is split into minibatches
 }
 """The one table of stream names. Numbers are never reused: they are the seeds of past
 results."""

@@ -1,10 +1,13 @@
 """The policy: the encoder looks, the controller acts. The only `hk.transform`."""
 
+from typing import Any
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
 from agents import controllers, distributions
+from agents import keys as names
 from agents.controllers import Controller, ControllerConfig
 from agents.core import Carry, Decision, Params, Policy
 from envs.core import Spec
@@ -14,33 +17,98 @@ from iap import Encoder, EncoderConfig
 def make_policy(
     spec: Spec, encoder: EncoderConfig, controller: ControllerConfig
 ) -> Policy:
-    """A policy for worlds of this spec.
+    """A policy for worlds of this spec that has a mode and nothing else.
 
     Raises:
-      ValueError: the encoder does not fit the observation; found by tracing shapes,
-        before anything compiles.
+      ValueError: the encoder does not fit the observation, found by tracing shapes
+        before anything compiles; or it draws its patches.
     """
+    if encoder.temperature:
+        raise ValueError(
+            f"encoder.temperature is {encoder.temperature}, but patches are drawn for "
+            "a policy gradient only; leave it 0, or choose agent=ppo"
+        )
 
     def forward(observation, carry):
         encoding = Encoder(encoder)(observation)
         outputs = distributions.parameters(spec.action)
-        raw, carry = Controller(controller, outputs)(encoding.features, carry)
+        raw, _, carry = Controller(controller, outputs)(encoding.features, carry)
         return carry, Decision(
             action=distributions.mode(spec.action, raw), attention=encoding.attention
         )
 
     network = hk.without_apply_rng(hk.transform(forward))
 
+    def act(params, carry, observation, key=None):
+        del key  # the action is the mode
+        return network.apply(params, observation, carry)
+
+    return _policy(spec, controller, network, act)
+
+
+def make_actor_critic(
+    spec: Spec, encoder: EncoderConfig, controller: ControllerConfig
+) -> Policy:
+    """A policy that also has a distribution over its decisions, and a value.
+
+    Distribution and value are read off the same controller. Where the encoder draws its
+    patches, a decision is the draw and the action together.
+
+    Raises:
+      ValueError: the encoder does not fit the observation, found by tracing shapes
+        before anything compiles.
+    """
+
+    def forward(observation, carry, key=None, choice=None):
+        encoding = Encoder(encoder)(observation, key, choice)
+        outputs = distributions.outputs(spec.action)
+        controlled = Controller(controller, outputs, critic=True)
+        raw, value, carry = controlled(encoding.features, carry)
+        return encoding, raw, value, carry
+
+    network = hk.without_apply_rng(hk.transform(forward))
+
+    def log_prob(encoding, raw, action):
+        of_action = distributions.log_prob(spec.action, raw, action)
+        return of_action + encoding.log_prob if encoder.temperature else of_action
+
+    def act(params, carry, observation, key=None):
+        if key is None:
+            encoding, raw, _, carry = network.apply(params, observation, carry)
+            raw = raw[: distributions.parameters(spec.action)]
+            action = distributions.mode(spec.action, raw)
+            return carry, Decision(action=action, attention=encoding.attention)
+        encoding, raw, value, carry = network.apply(
+            params, observation, carry, names.stream(key, "patches")
+        )
+        action = distributions.sample(spec.action, raw, names.stream(key, "action"))
+        return carry, Decision(
+            action=action,
+            attention=encoding.attention,
+            choice=encoding.choice,
+            log_prob=log_prob(encoding, raw, action),
+            value=value,
+        )
+
+    def evaluate(params, carry, observation, action, choice):
+        encoding, raw, value, carry = network.apply(
+            params, observation, carry, None, choice
+        )
+        entropy = distributions.entropy(spec.action, raw)
+        return carry, log_prob(encoding, raw, action), entropy, value
+
+    return _policy(spec, controller, network, act)._replace(evaluate=evaluate)
+
+
+def _policy(
+    spec: Spec, controller: ControllerConfig, network: hk.Transformed | Any, act: Any
+) -> Policy:
     def start() -> Carry:
         return controllers.start(controller)
 
     def init(key: jax.Array) -> Params:
         observation = jnp.zeros(spec.observation.shape, spec.observation.dtype)
         return network.init(key, observation, start())
-
-    def act(params, carry, observation, key=None):
-        del key  # the action is the mode; stochastic policies will draw from it
-        return network.apply(params, observation, carry)
 
     jax.eval_shape(init, jax.random.key(0))
     return Policy(init=init, start=start, act=act)

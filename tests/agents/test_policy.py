@@ -5,7 +5,7 @@ import pytest
 
 from agents import distributions
 from agents.controllers import ControllerConfig, Core
-from agents.policy import make_policy, parameter_count
+from agents.policy import make_actor_critic, make_policy, parameter_count
 from envs.core import Box, Discrete, Spec
 from iap import EncoderConfig
 
@@ -37,11 +37,24 @@ def test_discrete_mode_is_the_largest_output():
         # 2 x (48 x 4 + 4) for q and k, (20 + 16) x 16 + 16, 16 x 3 + 3.
         (EncoderConfig(), ControllerConfig(Core.rnn, 16), 1035),
         (EncoderConfig(), ControllerConfig(Core.mlp, 16), 779),
+        # One more tanh layer, 16 x 16 + 16.
+        (EncoderConfig(), ControllerConfig(Core.mlp, 16, layers=2), 1051),
+        # 20 x 16 + 16 before the rnn, then (16 + 16) x 16 + 16.
+        (EncoderConfig(), ControllerConfig(Core.rnn, 16, layers=2), 1307),
+        # 20 x 48 + 16 x 48 + 48.
+        (EncoderConfig(), ControllerConfig(Core.gru, 16), 2219),
     ],
 )
 def test_parameter_counts(encoder, controller, count):
     params = make_policy(spec(), encoder, controller).init(jax.random.key(0))
     assert parameter_count(params) == count
+
+
+def test_a_critic_and_a_distribution_add_an_output_each():
+    """2 x (48 x 4 + 4) + 336 as above; six raw outputs and a value of 16 units."""
+    policy = make_actor_critic(spec(), EncoderConfig(), ControllerConfig(Core.mlp, 16))
+    params = policy.init(jax.random.key(0))
+    assert parameter_count(params) == 392 + 336 + 7 * (16 + 1)
 
 
 @pytest.mark.parametrize("core", list(Core))
@@ -72,6 +85,55 @@ def test_an_encoder_that_does_not_fit_stops_before_anything_compiles():
         make_policy(spec(8), EncoderConfig(top_k=10), ControllerConfig())
 
 
-def test_a_controller_needs_a_unit():
+def test_a_controller_needs_a_unit_and_a_layer():
     with pytest.raises(ValueError, match=r"controller\.size is 0"):
         ControllerConfig(size=0)
+    with pytest.raises(ValueError, match=r"controller\.layers is 0"):
+        ControllerConfig(layers=0)
+
+
+# --- policies with a distribution ---------------------------------------------------
+
+
+@pytest.mark.parametrize("action", [CAR, Discrete(5)], ids=["box", "discrete"])
+def test_both_kinds_of_policy_play_the_same_mode(action):
+    """Given the same weights: evolution and policy gradient share their behaviour."""
+    encoder, controller = EncoderConfig(top_k=3), ControllerConfig(Core.lstm, 8)
+    critic = make_actor_critic(spec(16, action), encoder, controller)
+    params = critic.init(jax.random.key(0))
+    image = jax.random.randint(jax.random.key(1), (16, 16, 3), 0, 256, jnp.uint8)
+    plain = make_policy(spec(16, action), encoder, controller)
+    count = distributions.parameters(action)
+    fewer = jax.tree_util.tree_map_with_path(
+        lambda path, x: x[..., :count] if "action" in str(path) else x, params
+    )
+    fewer = {name: leaf for name, leaf in fewer.items() if "value" not in name}
+    _, expected = plain.act(fewer, plain.start(), image, None)
+    _, found = critic.act(params, critic.start(), image, None)
+    np.testing.assert_allclose(found.action, expected.action, rtol=1e-6)
+    assert found.choice == found.log_prob == found.value == ()
+
+
+def test_a_drawn_decision_depends_on_its_key_alone():
+    encoder = EncoderConfig(top_k=3, temperature=1.0)
+    policy = make_actor_critic(spec(16), encoder, ControllerConfig())
+    params = policy.init(jax.random.key(0))
+    image = jax.random.randint(jax.random.key(1), (16, 16, 3), 0, 256, jnp.uint8)
+    first, again, other = (
+        policy.act(params, policy.start(), image, jax.random.key(seed))[1]
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first.action, again.action)
+    np.testing.assert_array_equal(first.choice, again.choice)
+    assert (first.action != other.action).all()
+    assert (first.choice != other.choice).any()
+    # Drawn in any order, handed on in rows.
+    np.testing.assert_array_equal(jnp.sort(first.choice), first.attention.index)
+    _, mode = policy.act(params, policy.start(), image, None)
+    best = jnp.sort(jnp.argsort(-mode.attention.scores)[:3])
+    np.testing.assert_array_equal(mode.attention.index, best)
+
+
+def test_evolution_draws_no_patches():
+    with pytest.raises(ValueError, match=r"encoder\.temperature is 1.*agent=ppo"):
+        make_policy(spec(16), EncoderConfig(temperature=1.0), ControllerConfig())
