@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from agents import keys as names
+from agents.core import Decision
 from envs.core import VectorEnv
 
 
@@ -104,3 +105,162 @@ def returns(
         stats=EpisodeStats(jnp.zeros(B), none, none),
     )
     return env.loop.until(lambda p: ~p.alive.any(), body, start).stats
+
+
+class Games(NamedTuple):
+    """B episodes that are under way, or about to begin.
+
+    Attributes:
+      states: the worlds' states, [B].
+      carry: the policy's memories, [B].
+      done: bool[B], worlds whose episode is over: before their next step a new one
+        begins, and what their state and memory hold no longer matters.
+    """
+
+    states: Any
+    carry: Any
+    done: jax.Array
+
+
+class Trajectory(NamedTuple):
+    """T steps of B worlds.
+
+    Attributes:
+      observation: u8[T, B, H, W, C].
+      first: bool[T, B], an episode begins: the memory is at its start.
+      decision: Decision [T, B].
+      reward: f32[T, B].
+      terminated: bool[T, B], the world ended the episode with this step.
+      truncated: bool[T, B], the clock did.
+      successor: f32[T, B], value of the state after the step: 0 if it terminated.
+      frames: i32[T, B], game frames that the step played.
+    """
+
+    observation: Any
+    first: jax.Array
+    decision: Decision
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    successor: jax.Array
+    frames: jax.Array
+
+
+class _Cut(NamedTuple):
+    """The last truncation of each world: its step, state and memory."""
+
+    step: jax.Array  # i32[B], -1 before the first
+    states: Any
+    carry: Any
+
+
+def unroll(
+    env: VectorEnv,
+    world: Any,
+    act: Callable[[Any, jax.Array, jax.Array], tuple[Any, Decision]],
+    start: Any,
+    games: Games,
+    keys: jax.Array,
+    levels: int,
+    steps: int,
+) -> tuple[Games, Trajectory]:
+    """Plays B worlds for T steps and keeps what was seen, done and earned.
+
+    Where an episode is over the next one begins, on a level drawn at random: a restart
+    of states, so that each step draws each world once. States cut off by the clock are
+    kept until the end, then drawn and valued once; of a world that is truncated twice
+    within the T steps, which takes a clock shorter than T, the last. An earlier cut is
+    then valued as the state before it.
+
+    Args:
+      env: B worlds.
+      world: their constant data.
+      act: (carry [B], observations [B], keys [B]) -> (carry [B], Decision [B]), with
+        values.
+      start: the policy's memory at the start of an episode, of one world.
+      games: where the worlds stand.
+      keys: key[B], one for each world (`episode_keys`), of this unroll alone.
+      levels: how many levels the world has.
+      steps: T.
+
+    Returns:
+      Where the worlds stand now, and what happened.
+    """
+    B = games.done.shape[0]
+    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (B, *x.shape)), start)
+
+    def stream(keys, name):
+        return jax.vmap(lambda key: names.stream(key, name))(keys)
+
+    def body(carried: tuple[Games, _Cut], step):
+        games, cut = carried
+        now = jax.vmap(names.at, (0, None))(keys, step)
+        episodes = jax.vmap(
+            lambda key: jax.random.randint(key, (), 0, levels, jnp.int32)
+        )(stream(now, "levels"))
+        states = env.restart(
+            world, games.states, games.done, episodes, stream(now, "reset")
+        )
+        carry = _where(games.done, start, games.carry)
+        observation = env.observe(world, states)
+        carry, decision = act(carry, observation, stream(now, "policy"))
+        states, outcome = env.step(world, states, decision.action, stream(now, "world"))
+        truncated = outcome.truncated & ~outcome.terminated
+        seen = Trajectory(
+            observation=observation,
+            first=games.done,
+            decision=decision,
+            reward=outcome.reward,
+            terminated=outcome.terminated,
+            truncated=truncated,
+            successor=decision.value,  # as long as nothing is known of what follows
+            frames=outcome.metrics.get("frames", jnp.ones(B, jnp.int32)),
+        )
+        at = jnp.broadcast_to(jnp.asarray(step, jnp.int32), (B,))
+        cut = _where(truncated, _Cut(at, states, carry), cut)
+        return (Games(states, carry, outcome.terminated | truncated), cut), seen
+
+    cut = _Cut(jnp.full(B, -1, jnp.int32), games.states, games.carry)
+    (games, cut), seen = env.loop.scan(body, (games, cut), jnp.arange(steps), steps)
+
+    def value(states, carry):  # which no key can change
+        return act(carry, env.observe(world, states), keys)[1].value
+
+    last, known = value(games.states, games.carry), value(cut.states, cut.carry)
+    follows = jnp.concatenate([seen.decision.value[1:], last[None]])
+    kept = jnp.arange(steps)[:, None] == cut.step[None]
+    cut_off = jnp.where(kept, known[None], seen.successor)
+    successor = jnp.where(seen.truncated, cut_off, follows)
+    successor = jnp.where(seen.terminated, 0.0, successor)
+    return games, seen._replace(successor=successor)
+
+
+def finished(total: jax.Array, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+    """Returns of the episodes that ended in a trajectory, begun in it or earlier.
+
+    Args:
+      total: f32[B], what the episodes under way had earned before it.
+      trajectory: T steps of B worlds.
+
+    Returns:
+      f32[B], what the episodes now under way have earned, and f32[T, B], the return of
+      an episode at the step that ended it, NaN elsewhere.
+    """
+
+    def add(total, step):
+        reward, ended = step
+        total = total + reward
+        return jnp.where(ended, 0.0, total), jnp.where(ended, total, jnp.nan)
+
+    ended = trajectory.terminated | trajectory.truncated
+    return jax.lax.scan(add, total, (trajectory.reward, ended))
+
+
+def _where(mask: jax.Array, new: Any, old: Any) -> Any:
+    """`new` in the worlds of a mask bool[B], `old` in the others."""
+
+    def pick(new, old):
+        rows = mask.reshape(mask.shape + (1,) * (old.ndim - 1))
+        return jnp.where(rows, new, old)
+
+    return jax.tree.map(pick, new, old)
