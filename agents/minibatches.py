@@ -1,0 +1,135 @@
+"""How T steps of B worlds are split into minibatches and evaluated again.
+
+Without a memory a minibatch is some of the steps of every world; with one it is all the
+steps of some of the worlds. Both splits are made within small groups of neighbouring
+worlds, so that each device finds its share of every minibatch among its own worlds and
+the number of devices does not change which samples a minibatch holds.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from agents import keys as names
+from agents.core import Carry, Params, Policy
+
+
+class Batch(NamedTuple):
+    """Experience as a loss needs it, [T, B] each.
+
+    Attributes:
+      observation: u8[T, B, H, W, C].
+      first: bool[T, B], an episode begins.
+      action: what was done.
+      choice: which patches were drawn, or ().
+      log_prob: f32[T, B], of both when they were decided.
+      value: f32[T, B], as predicted then, in the unit of the value head.
+      advantage: f32[T, B].
+      target: f32[T, B], what values should be, in the same unit.
+    """
+
+    observation: Any
+    first: jax.Array
+    action: jax.Array
+    choice: Any
+    log_prob: jax.Array
+    value: jax.Array
+    advantage: jax.Array
+    target: jax.Array
+
+
+class Split(NamedTuple):
+    """A way to split experience.
+
+    Attributes:
+      order: (key, numbers i32[B] of the worlds, steps T) -> i32[minibatches, ...], one
+        epoch's draw; each row is one argument of `take`.
+      take: (batch [T, B], carry [B], row) -> (batch, carry) of one minibatch, the only
+        copy that is made of its experience.
+      judge: (params, batch, carry) -> log_prob, entropy, value of one minibatch, shaped
+        as its rewards.
+    """
+
+    order: Callable[[jax.Array, jax.Array, int], jax.Array]
+    take: Callable[[Batch, Carry, jax.Array], tuple[Batch, Carry]]
+    judge: Callable[[Params, Batch, Carry], tuple[jax.Array, jax.Array, jax.Array]]
+
+
+def split(policy: Policy, minibatches: int) -> Split:
+    """The split that suits a policy: by worlds if it remembers, else by steps."""
+    if recurrent(policy):
+        return _sequences(policy, minibatches)
+    return _samples(policy, minibatches)
+
+
+def recurrent(policy: Policy) -> bool:
+    """Whether a policy has a memory."""
+    return bool(jax.tree.leaves(jax.eval_shape(policy.start)))
+
+
+def _samples(policy: Policy, minibatches: int) -> Split:
+    def order(key, numbers, steps):
+        def shuffled(number):
+            return jax.random.permutation(names.at(key, number), steps)
+
+        each = jax.vmap(shuffled)(numbers).reshape(len(numbers), minibatches, -1)
+        return each.transpose(1, 2, 0)
+
+    def take(batch, carry, row):
+        worlds = jnp.arange(row.shape[1])[None, :]
+        return jax.tree.map(lambda x: x[row, worlds], batch), carry
+
+    def judge(params, batch, carry):
+        del carry
+        shape = batch.value.shape
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+        def one(observation, action, choice):
+            return policy.evaluate(params, policy.start(), observation, action, choice)[
+                1:
+            ]
+
+        judged = jax.vmap(one)(flat.observation, flat.action, flat.choice)
+        return jax.tree.map(lambda x: x.reshape(shape), judged)
+
+    return Split(order, take, judge)
+
+
+def _sequences(policy: Policy, minibatches: int) -> Split:
+    def order(key, numbers, steps):
+        del steps
+
+        def shuffled(number):
+            return jax.random.permutation(names.at(key, number), minibatches)
+
+        # One world of every group of neighbours goes to each minibatch.
+        first = jnp.arange(0, len(numbers), minibatches)
+        return (jax.vmap(shuffled)(numbers[first]) + first[:, None]).T
+
+    def take(batch, carry, row):
+        return (
+            jax.tree.map(lambda x: x[:, row], batch),
+            jax.tree.map(lambda x: x[row], carry),
+        )
+
+    def judge(params, batch, carry):
+        def step(carry, now):
+            observation, first, action, choice = now
+
+            def one(carry, observation, first, action, choice):
+                carry = jax.tree.map(
+                    lambda new, old: jnp.where(first, new, old), policy.start(), carry
+                )
+                carry, *judged = policy.evaluate(
+                    params, carry, observation, action, choice
+                )
+                return carry, tuple(judged)
+
+            return jax.vmap(one)(carry, observation, first, action, choice)
+
+        steps = (batch.observation, batch.first, batch.action, batch.choice)
+        return jax.lax.scan(step, carry, steps)[1]
+
+    return Split(order, take, judge)

@@ -1,0 +1,116 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agents import keys as names
+from agents import minibatches, rollout
+from agents.controllers import ControllerConfig, Core
+from agents.minibatches import Batch
+from agents.policy import make_actor_critic
+from envs.vector import vectorise
+from iap import EncoderConfig
+from tests.probes import dot_world
+
+B, T, PARTS = 8, 12, 4
+ENV = dot_world(max_steps=T + 5, noise=0.5)
+
+
+def actor(core, **settings):
+    encoder = EncoderConfig(window=3, stride=3, top_k=3, features=8, **settings)
+    return make_actor_critic(ENV.spec, encoder, ControllerConfig(core, 6))
+
+
+def experience(policy, params):
+    """Two unrolls, the second begun in the middle of episodes; its start and itself."""
+    worlds = vectorise(ENV, B)
+    keys = rollout.episode_keys(jax.random.key(0), B)
+    states = worlds.reset(ENV.world, jnp.zeros(B, jnp.int32), keys)
+    carry = jax.tree.map(lambda x: jnp.zeros((B, *x.shape)), policy.start())
+    games = rollout.Games(states, carry, jnp.ones(B, bool))
+
+    @jax.jit
+    def play(games, key):
+        def act(carry, observation, key):
+            return policy.act(params, carry, observation, key)
+
+        return rollout.unroll(
+            *(worlds, ENV.world, jax.vmap(act), policy.start(), games),
+            *(rollout.episode_keys(key, B), 6, T),
+        )
+
+    middle, _ = play(games, jax.random.key(1))
+    assert not middle.done.all()
+    return middle.carry, play(middle, jax.random.key(2))[1]
+
+
+def as_batch(trajectory):
+    decision, reward = trajectory.decision, trajectory.reward
+    return Batch(
+        observation=trajectory.observation,
+        first=trajectory.first,
+        action=decision.action,
+        choice=decision.choice,
+        log_prob=decision.log_prob,
+        value=decision.value,
+        advantage=reward,
+        target=jnp.arange(T * B, dtype=jnp.float32).reshape(T, B),
+    )
+
+
+@pytest.mark.parametrize(
+    ("core", "temperature"),
+    [(Core.mlp, 0.0), *((core, 0.7) for core in Core)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_each_decision_is_judged_as_when_it_was_made(core, temperature):
+    """Memories that begin anew in mid-unroll, and draws of patches, included."""
+    policy = actor(core, temperature=temperature, content=True, weighted=True)
+    params = policy.init(jax.random.key(3))
+    carry, trajectory = experience(policy, params)
+    assert trajectory.first[1:].any(), "no episode begins within the unroll"
+    batch = as_batch(trajectory)
+    split = minibatches.split(policy, PARTS)
+    order = split.order(jax.random.key(0), jnp.arange(B), T)
+    assert len(order) == PARTS
+    seen = []
+    for row in order:
+        part, memory = split.take(batch, carry, row)
+        log_prob, entropy, value = jax.jit(split.judge)(params, part, memory)
+        # The same numbers, fused otherwise.
+        np.testing.assert_allclose(log_prob, part.log_prob, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(value, part.value, rtol=1e-4, atol=1e-5)
+        assert entropy.shape == value.shape
+        seen.append(np.ravel(part.target))
+    np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(T * B))
+
+
+@pytest.mark.parametrize("core", [Core.mlp, Core.rnn], ids=lambda core: core.name)
+def test_a_minibatch_is_the_same_on_any_number_of_devices(core):
+    split = minibatches.split(actor(core), PARTS)
+    key = names.stream(jax.random.key(0), "shuffle")
+    target = np.arange(T * B, dtype=np.float32).reshape(T, B)
+    batch = Batch(**dict.fromkeys(Batch._fields, jnp.asarray(target)))
+
+    def held(part):
+        return set(np.ravel(part.target))
+
+    together = split.order(key, jnp.arange(B), T)
+    halves = []
+    for half in (slice(0, B // 2), slice(B // 2, B)):
+        order = split.order(key, jnp.arange(B)[half], T)
+        mine = jax.tree.map(lambda x, half=half: x[:, half], batch)
+        halves.append([held(split.take(mine, (), row)[0]) for row in order])
+    for number, row in enumerate(together):
+        whole = held(split.take(batch, (), row)[0])
+        assert whole == halves[0][number] | halves[1][number]
+        assert len(whole) == T * B // PARTS
+
+
+def test_two_epochs_split_otherwise():
+    split = minibatches.split(actor(Core.mlp), PARTS)
+    key = jax.random.key(0)
+    first, second = (
+        split.order(names.at(key, epoch), jnp.arange(B), T) for epoch in (0, 1)
+    )
+    assert (first != second).any()
