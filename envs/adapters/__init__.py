@@ -1,0 +1,1 @@
+"""Worlds of ours for others' libraries, and others' worlds for ours."""
