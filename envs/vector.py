@@ -17,13 +17,15 @@ def vectorise(env: Environment, size: int) -> VectorEnv:
     reset = jax.vmap(env.reset, (None, 0, 0))
 
     def restart(world, states, done, episodes, keys):
-        fresh = reset(world, episodes, keys)
-
         def pick(new, old):
             mask = done.reshape(done.shape + (1,) * (old.ndim - 1))
             return jnp.where(mask, new, old)
 
-        return jax.tree.map(pick, fresh, states)
+        def some():
+            return jax.tree.map(pick, reset(world, episodes, keys), states)
+
+        # Episodes rarely end: most steps of an unroll need no new world at all.
+        return jax.lax.cond(done.any(), some, lambda: states)
 
     return VectorEnv(
         spec=env.spec,

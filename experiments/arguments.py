@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments import folder
 from experiments.config import (
+    AGENTS,
     DEFAULTS,
     GROUPS,
     LEAST,
@@ -85,6 +86,9 @@ def _composed(typed: dict[str, Any], stored: Mapping[str, Any]) -> DictConfig:
     choices = {
         name: _choice(name, typed.pop(name)) for name in _groups() if name in typed
     }
+    if not stored and "experiment" not in choices:
+        suits = AGENTS[choices.get("agent", DEFAULTS["agent"])].suits
+        choices = {**suits, **choices}
     inherited = {name: value for name, value in stored.items() if name not in choices}
     named = {
         name: value["name"]

@@ -12,7 +12,6 @@ import jax
 
 from agents import keys as names
 from agents.core import Learner, Params, Policy
-from agents.policy import make_policy
 from envs import registry
 from envs.core import Environment, World
 from envs.vector import vectorise
@@ -69,13 +68,13 @@ def build(config: Config) -> Parts:
         return env(range(TRAINING, TRAINING + config.env.tracks)).world
 
     def learner() -> Learner:
-        batch = vectorise(sample, config.agent.episodes)
-        make = AGENTS[config.agent.name].make
-        return make(config.agent, policy, batch, config.env.tracks, devices)
+        batch = vectorise(sample, agent.worlds(config.agent))
+        return agent.make(config.agent, policy, batch, config.env.tracks, devices)
 
     # One track gives the world's functions and shapes at once.
     sample = env(VALIDATION[:1])
-    policy = make_policy(sample.spec, config.encoder, config.controller)
+    agent = AGENTS[config.agent.name]
+    policy = agent.policy(sample.spec, config.encoder, config.controller)
     played = names.stream(key, "evaluate")
     return Parts(
         key=key,

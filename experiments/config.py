@@ -5,29 +5,51 @@ module only gathers them. `experiments.arguments` fills them from a command line
 """
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from omegaconf import MISSING, OmegaConf
 
-from agents import es
+from agents import es, ppo
 from agents.controllers import ControllerConfig, Core
-from agents.core import Learner
+from agents.core import Learner, Policy
+from agents.policy import make_actor_critic, make_policy
 from envs.registry import REGISTRY
-from iap import EncoderConfig
+from iap import EncoderConfig, Kernel
 
 
 class Agent(NamedTuple):
-    """An agent of the registry: its settings' dataclass, and what makes the learner."""
+    """An agent of the registry.
+
+    Attributes:
+      config: the dataclass of its settings.
+      make: (settings, policy, worlds, levels, devices) -> Learner.
+      policy: (spec, encoder, controller) -> Policy, of the kind that it improves.
+      worlds: settings -> how many worlds it plays side by side.
+      suits: the choices of other groups that go with it where none are typed.
+    """
 
     config: type
     make: Callable[..., Learner]
+    policy: Callable[..., Policy] = make_policy
+    worlds: Callable[[Any], int] = lambda config: config.episodes
+    suits: Mapping[str, str] = MappingProxyType({})
 
 
-AGENTS = {"es": Agent(es.ESConfig, es.make)}
+AGENTS = {
+    "es": Agent(es.ESConfig, es.make),
+    "ppo": Agent(
+        ppo.PPOConfig,
+        ppo.make,
+        policy=make_actor_critic,
+        worlds=lambda config: config.worlds,
+        suits={"encoder": "weighted", "controller": "deep"},
+    ),
+}
 """Every agent by name."""
 
 GROUPS: dict[str, dict[str, Any]] = {
@@ -36,8 +58,13 @@ GROUPS: dict[str, dict[str, Any]] = {
     "encoder": {
         "default": EncoderConfig(),
         "attention_agent": EncoderConfig.attention_agent(),
+        # Where gradients are to say where to look.
+        "weighted": EncoderConfig(kernel=Kernel.taylor, content=True, weighted=True),
     },
-    "controller": {core.name: ControllerConfig(core=core) for core in Core},
+    "controller": {
+        **{core.name: ControllerConfig(core=core) for core in Core},
+        "deep": ControllerConfig(core=Core.mlp, size=64, layers=2),
+    },
 }
 """The choices of every group, each a dataclass or an instance of one."""
 

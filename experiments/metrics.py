@@ -13,6 +13,7 @@ frames_per_second, decisions_per_second: since the last report.
 import contextlib
 import csv
 import io
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -263,7 +264,7 @@ def phrases(metrics: Metrics) -> list[str]:
     """What a person wants to read of these metrics, in words."""
 
     def has(*names: str) -> bool:
-        return all(name in metrics for name in names)
+        return all(not math.isnan(metrics.get(name, math.nan)) for name in names)
 
     said = []
     if has("return_mean", "return_best"):

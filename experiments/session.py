@@ -94,6 +94,9 @@ def _work(
         for event, row, total in _tallied(events, totals, began):
             totals = total
             iteration = event.iteration
+            if row.get("failed"):
+                write(iteration, row)
+                raise RunError(_failure(path, row))
             if _due(iteration, config.evaluate_every):
                 params = learner.acting(event.state)
                 score = parts.evaluate(params, VALIDATION)
@@ -107,7 +110,8 @@ def _work(
             elif _due(iteration, config.log_every):
                 write(iteration, row)
             over = stopped() or iteration == stop
-            if over or _due(iteration, config.save_every):
+            sound = not row.get("skipped_in_a_row")
+            if sound and (over or _due(iteration, config.save_every)):
                 meta = {**totals._asdict(), "best": best}
                 where = path / folder.CHECKPOINTS
                 checkpoint.save(where, iteration, event.state, meta, config.keep)
@@ -157,6 +161,16 @@ def _tallied(
         }
         yield event, {**learned, **totals._asdict(), **rates}, totals
         mark = time.monotonic()
+
+
+def _failure(path: Path, row: Row) -> str:
+    saved = checkpoint.numbered(path / folder.CHECKPOINTS)
+    kept = f"the last good checkpoint is {saved[0]}" if saved else "nothing is saved"
+    return (
+        f"the last {row['skipped_in_a_row']} gradient steps had no finite loss or "
+        f"gradient and were skipped; {kept}; look for rewards or observations that are "
+        "not finite, or choose a lower agent.learning_rate"
+    )
 
 
 def _due(iteration: int, every: int) -> bool:

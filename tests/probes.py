@@ -1,5 +1,6 @@
 """Worlds whose behaviour is known in closed form."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.core import Box, Environment, Outcome, Spec
+from envs.core import Box, Discrete, Environment, Outcome, Spec
 
 SIZE = 12
 
@@ -66,3 +67,113 @@ def dot_world(max_steps: int = 20, noise: float = 0.1) -> Environment:
         fps=10,
     )
     return Environment(spec, jnp.asarray(starts), reset, step, observe, paint)
+
+
+# --- worlds whose values and best actions are known ----------------------------------
+
+
+TWO = Discrete(2)
+
+
+class Signal(NamedTuple):
+    cue: jax.Array  # i32[], 0 or 1, drawn at reset
+    step: jax.Array  # i32[]
+
+
+def signal_world(
+    reward: Callable[[jax.Array, jax.Array, jax.Array], jax.Array | float],
+    show: Callable[[jax.Array, jax.Array], jax.Array | int] = lambda cue, step: 0,
+    length: int = 1,
+    clock: bool = False,
+    action: Box | Discrete = TWO,
+) -> Environment:
+    """A picture of one brightness, 0, 1 or 2; an episode of `length` steps.
+
+    `reward` is told cue, step and action, `show` cue and step. The world ends its
+    episodes, or where `clock` is set the clock does.
+    """
+
+    def reset(world, episode, key):
+        cue = jax.random.bernoulli(key).astype(jnp.int32)
+        return Signal(cue, jnp.int32(0))
+
+    def step(world, state, action, key):
+        earned = jnp.asarray(reward(*state, action), jnp.float32)
+        steps = state.step + 1
+        over = steps >= length
+        no = jnp.zeros_like(over)
+        outcome = Outcome(earned, no if clock else over, over if clock else no, {})
+        return state._replace(step=steps), outcome
+
+    def observe(world, state):
+        light = jnp.asarray(127 * show(*state), jnp.uint8)
+        return jnp.broadcast_to(light, (4, 4, 3))
+
+    def paint(world, state, height, width):
+        light = np.asarray(observe(world, state))[0, 0]
+        return np.broadcast_to(light, (height, width, 3)).copy()
+
+    spec = Spec(
+        observation=Box((4, 4, 3), (0,), (255,), "uint8"),
+        action=action,
+        max_steps=length if clock else 64,
+        fps=10,
+    )
+    return Environment(spec, (), reset, step, observe, paint)
+
+
+def constant_reward() -> Environment:
+    """One step, reward 1: the value is 1."""
+    return signal_world(lambda cue, step, action: 1.0)
+
+
+def seen_reward() -> Environment:
+    """One step, reward -1 in the dark and 1 in the light: so are the values."""
+    return signal_world(
+        lambda cue, step, action: 2 * cue - 1, lambda cue, step: 2 * cue
+    )
+
+
+def delayed_reward() -> Environment:
+    """Two steps, dark and light; reward 1 at the end: values discount and 1."""
+    return signal_world(
+        lambda cue, step, action: step, lambda cue, step: 2 * step, length=2
+    )
+
+
+def endless_reward() -> Environment:
+    """Reward 1 a step, cut off by the clock: the value is 1 / (1 - discount)."""
+    return signal_world(lambda cue, step, action: 1.0, length=8, clock=True)
+
+
+def acted_reward() -> Environment:
+    """One step, reward 1 for action 1 and -1 for action 0."""
+    return signal_world(lambda cue, step, action: 2 * action - 1)
+
+
+def steered_reward() -> Environment:
+    """One step, reward 1 less the distance of two strengths in [-1, 1] to 0.5, -0.5."""
+    goal = np.array([0.5, -0.5], np.float32)
+    return signal_world(
+        lambda cue, step, action: 1 - jnp.max(jnp.abs(action - goal)),
+        action=Box((2,), (-1.0,), (1.0,)),
+    )
+
+
+def matched_reward() -> Environment:
+    """One step, reward 1 if the action is 1 in the light or 0 in the dark, else -1."""
+    return signal_world(
+        lambda cue, step, action: 1 - 2 * jnp.abs(action - cue),
+        lambda cue, step: 2 * cue,
+    )
+
+
+def remembered_reward(length: int = 4) -> Environment:
+    """The cue is seen in the first step only; the last action has to match it."""
+    return signal_world(
+        lambda cue, step, action: jnp.where(
+            step == length - 1, 1 - 2 * jnp.abs(action - cue), 0
+        ),
+        lambda cue, step: jnp.where(step == 0, 2 * cue, 1),
+        length=length,
+    )
