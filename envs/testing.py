@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.core import Discrete, Environment
+from envs.transforms import luma
 
 CAPTURED_BYTES = 1 << 20
 """Constants beyond this belong in `world`: captured, they would be compiled in."""
@@ -21,8 +22,8 @@ def check_env(
       env: the world; its level 0 is played.
       steps: how many random actions to play.
       painted_difference: bound of the mean absolute difference between `paint` and
-        `observe` at the agent's own size, in grey levels; checked where the two have
-        the same number of channels.
+        `observe` at the agent's own size, in grey levels; where the agent sees one
+        channel, of the painting's luma; not checked for stacked pictures.
 
     Raises:
       AssertionError: naming the clause that does not hold.
@@ -82,9 +83,10 @@ def _check_picture(env: Environment, state, painted_difference: float) -> None:
     large = env.paint(env.world, host, 2 * H, 3 * W)
     assert large.shape == (2 * H, 3 * W, 3), f"painted {large.shape}"
     assert large.dtype == np.uint8, f"painted {large.dtype}, not uint8"
-    if C == 3:
-        same = env.paint(env.world, host, H, W).astype(np.float64)
-        difference = np.abs(same - picture).mean()
+    if C in (1, 3):
+        same = env.paint(env.world, host, H, W)
+        same = same if C == 3 else np.asarray(luma(jnp.asarray(same)))
+        difference = np.abs(same.astype(np.float64) - picture).mean()
         assert difference <= painted_difference, (
             f"paint and observe differ by {difference:.1f} grey levels"
         )

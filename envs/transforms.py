@@ -4,8 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from envs.core import Box, Environment
+
+LUMA = np.array([0.299, 0.587, 0.114], "f4")
+"""Shares of red, green and blue in luma, ITU-R BT.601."""
 
 
 def action_repeat(env: Environment, repeat: int) -> Environment:
@@ -75,7 +79,7 @@ def time_limit(env: Environment, max_steps: int) -> Environment:
             truncated=outcome.truncated | over
         )
 
-    return _on_inner(env)._replace(
+    return on_inner(env)._replace(
         spec=env.spec._replace(max_steps=min(max_steps, env.spec.max_steps)),
         reset=reset,
         step=step,
@@ -112,7 +116,7 @@ def frame_stack(env: Environment, count: int) -> Environment:
         frames = jnp.concatenate([state.frames[..., C:], newest], axis=-1)
         return _Stacked(inner, frames), outcome
 
-    return _on_inner(env)._replace(
+    return on_inner(env)._replace(
         spec=_observing(env, (H, W, C * count)),
         reset=reset,
         step=step,
@@ -121,7 +125,7 @@ def frame_stack(env: Environment, count: int) -> Environment:
 
 
 def grayscale(env: Environment) -> Environment:
-    """Observes luma (ITU-R BT.601, rounded), one channel.
+    """Observes luma, one channel.
 
     Raises:
       ValueError: the world's picture does not have three channels.
@@ -131,11 +135,16 @@ def grayscale(env: Environment) -> Environment:
         raise ValueError(f"grayscale needs 3 channels; this picture has {C}")
 
     def observe(world, state):
-        r, g, b = jnp.moveaxis(env.observe(world, state).astype(jnp.float32), -1, 0)
-        luma = 0.299 * r + 0.587 * g + 0.114 * b
-        return jnp.round(luma).astype(jnp.uint8)[..., None]
+        return luma(env.observe(world, state))
 
     return env._replace(spec=_observing(env, (H, W, 1)), observe=observe)
+
+
+def luma(rgb: jax.Array) -> jax.Array:
+    """u8[..., 1] from u8[..., 3]: the grey of a colour, rounded."""
+    r, g, b = jnp.moveaxis(rgb.astype(jnp.float32), -1, 0)
+    shade = LUMA[0] * r + LUMA[1] * g + LUMA[2] * b
+    return jnp.round(shade).astype(jnp.uint8)[..., None]
 
 
 def resize(env: Environment, height: int, width: int) -> Environment:
@@ -172,8 +181,11 @@ def _observing(env: Environment, shape: tuple[int, int, int]):
     return env.spec._replace(observation=box._replace(shape=shape))
 
 
-def _on_inner(env: Environment) -> Environment:
-    """The same world with its views taken from `state.inner`."""
+def on_inner(env: Environment) -> Environment:
+    """The same world with its views taken from `state.inner`.
+
+    For transforms whose state holds the world's own and something more.
+    """
 
     def inner(view):
         return lambda world, state, *rest: view(world, state.inner, *rest)

@@ -69,6 +69,16 @@ def dot_world(max_steps: int = 20, noise: float = 0.1) -> Environment:
     return Environment(spec, jnp.asarray(starts), reset, step, observe, paint)
 
 
+def far(world, state):
+    """bool[SIZE, SIZE], what is more than three rows or columns away from the dot.
+
+    A `background` for `dot_world`, which has none.
+    """
+    axis = np.arange(SIZE, dtype=np.float32)
+    rows, columns = (jnp.abs(axis - p) > 3 for p in state.place)
+    return rows[:, None] | columns[None, :]
+
+
 # --- worlds whose values and best actions are known ----------------------------------
 
 
