@@ -31,6 +31,7 @@ class Agent(NamedTuple):
       policy: (spec, encoder, controller) -> Policy, of the kind that it improves.
       worlds: settings -> how many worlds it plays side by side.
       suits: the choices of other groups that go with it where none are typed.
+      iteration: what people call one.
     """
 
     config: type
@@ -38,6 +39,7 @@ class Agent(NamedTuple):
     policy: Callable[..., Policy] = make_policy
     worlds: Callable[[Any], int] = lambda config: config.episodes
     suits: Mapping[str, str] = MappingProxyType({})
+    iteration: str = "generation"
 
 
 AGENTS = {
@@ -48,6 +50,7 @@ AGENTS = {
         policy=make_actor_critic,
         worlds=lambda config: config.worlds,
         suits={"encoder": "weighted", "controller": "deep"},
+        iteration="iteration",
     ),
 }
 """Every agent by name."""

@@ -19,7 +19,7 @@ from agents.policy import parameter_count
 from experiments import checkpoint, curve, folder, metrics, show
 from experiments.arguments import run_folder, stored
 from experiments.build import TEST, VALIDATION, Parts, build
-from experiments.config import Config, identified, plain
+from experiments.config import AGENTS, Config, identified, plain
 from experiments.folder import RunError
 from experiments.metrics import Row
 from experiments.signals import Stopped, noting
@@ -90,7 +90,8 @@ def _work(
     train_key = names.stream(parts.key, "train")
     stop = config.iterations
     events = train(learner, state, world, train_key, iteration, stop)
-    with _sinks(path, iteration, stop) as write:
+    unit = AGENTS[config.agent.name].iteration
+    with _sinks(path, iteration, stop, unit) as write:
         for event, row, total in _tallied(events, totals, began):
             totals = total
             iteration = event.iteration
@@ -185,14 +186,14 @@ def _films(config: Config, iteration: int) -> bool:
 
 @contextlib.contextmanager
 def _sinks(
-    path: Path, start: int, stop: int
+    path: Path, start: int, stop: int, unit: str
 ) -> Iterator[Callable[[int, metrics.Metrics], None]]:
     with contextlib.ExitStack() as stack:
         sinks = []
         for sink in (
             lambda: metrics.csv_sink(path / folder.METRICS, start),
             lambda: metrics.tensorboard_sink(path / folder.EVENTS, start),
-            lambda: metrics.terminal_sink(stop, start),
+            lambda: metrics.terminal_sink(stop, start, unit),
         ):
             sinks.append(sink())
             stack.callback(sinks[-1].close)
