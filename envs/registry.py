@@ -5,12 +5,13 @@ before it is made.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, NamedTuple
 
 from envs import transforms
 from envs.core import Environment
+from envs.variants import ALL, JOIN, ORIGINAL, in_order, worn
 
 
 class Color(Enum):
@@ -27,6 +28,12 @@ class LapRule(Enum):
     intended = "intended"
 
 
+CAR_RACING_VARIANTS = tuple(f"{ORIGINAL} color bars blob channels noise video".split())
+"""AttentionAgent's generalisation tests in the order of its table, and video."""
+_RIVALS = (("color", "channels"), ("noise", "video"))
+_COLORS = {"color": "scalar", "channels": "channels"}
+
+
 @dataclass(frozen=True)
 class CarRacingConfig:
     """CarRacing, a port of Gymnasium's CarRacing-v3.
@@ -39,6 +46,16 @@ class CarRacingConfig:
       lap_rule: gymnasium (as it is: a lap hardly ever ends an episode, Gymnasium issue
         1269) or intended (as its documentation says).
       lap_complete_percent: share of the tiles that must be visited for a lap.
+      domain_randomize: whether every track has colours of its own, as in Gymnasium;
+        its seeds stand for other tracks then.
+      variant: original, or what it wears to test generalisation (AttentionAgent's
+        tests), several joined with "+": color or channels (the colours of road and of
+        grass are shifted by up to 0.2 of full scale, by one amount or one for each
+        channel), bars (black, at both sides), blob (a red square beside the car), noise
+        or video (in place of the grass). With mode=evaluate also all: every variant,
+        one after another.
+      video: a video file for the variant video to show; drifting waves of colour
+        without one.
       tracks: how many tracks training draws from.
       time_limit: game frames after which an episode is truncated; 0 keeps the game's
         own 1000.
@@ -52,6 +69,9 @@ class CarRacingConfig:
     continuous: bool = True
     lap_rule: LapRule = LapRule.gymnasium
     lap_complete_percent: float = 0.95
+    domain_randomize: bool = False
+    variant: str = ORIGINAL
+    video: str = ""
     tracks: int = 256
     time_limit: int = 0
     action_repeat: int = 4
@@ -73,19 +93,40 @@ class CarRacingConfig:
                 f"env.lap_complete_percent is {self.lap_complete_percent}; it must be "
                 "greater than 0 and at most 1"
             )
+        # Whichever way it was written: it is part of what identifies a run.
+        variant = in_order(self.variant, CAR_RACING_VARIANTS, _RIVALS)
+        object.__setattr__(self, "variant", variant)
+        if self.video and variant != ALL and "video" not in worn(variant):
+            raise ValueError(
+                f"env.video is {self.video}, but env.variant is {variant} and shows "
+                "none; add video to it, or leave env.video= empty"
+            )
 
 
 def _car_racing(config: CarRacingConfig, levels: Sequence[int]) -> Environment:
+    from envs import distractions
+    from envs.car_racing.camera import road_rows
     from envs.car_racing.env import make
 
-    return make(
+    wears = worn(config.variant)
+    game = make(
         levels,
         size=config.size,
         color=config.color.value,
         continuous=config.continuous,
         lap_rule=config.lap_rule.value,
         lap_complete_percent=config.lap_complete_percent,
+        domain_randomize=config.domain_randomize,
+        colors=next((_COLORS[name] for name in wears if name in _COLORS), ORIGINAL),
+        blob="blob" in wears,
     )
+    if "noise" in wears:
+        game = distractions.noise(game)
+    if "video" in wears:
+        game = distractions.video(game, config.video or None)
+    if "bars" in wears:
+        game = distractions.bars(game, road_rows(config.size))
+    return game
 
 
 def _car_racing_labels(config: CarRacingConfig) -> tuple[str, ...]:
@@ -99,19 +140,39 @@ class Entry(NamedTuple):
 
     Attributes:
       config: the frozen dataclass of its settings; all have `name`, `tracks`,
-        `time_limit`, `action_repeat` and `frame_stack`.
+        `time_limit`, `action_repeat` and `frame_stack`, and may have `variant`.
       make: (settings, levels) -> Environment, without those transforms; level i of its
         episodes is `levels[i]`.
       labels: settings -> a name for each component of an action, or each choice.
+      variants: the variants that its setting `variant` can name, `ORIGINAL` first; ()
+        for a world without that setting.
     """
 
     config: type
     make: Callable[[Any, Sequence[int]], Environment]
     labels: Callable[[Any], tuple[str, ...]]
+    variants: tuple[str, ...] = ()
 
 
-REGISTRY = {"CarRacing": Entry(CarRacingConfig, _car_racing, _car_racing_labels)}
+REGISTRY = {
+    "CarRacing": Entry(
+        CarRacingConfig, _car_racing, _car_racing_labels, CAR_RACING_VARIANTS
+    )
+}
 """Every world by name."""
+
+
+def variant(config: Any) -> str:
+    """The variant that a world's settings name; `ORIGINAL` where it has only that."""
+    return getattr(config, "variant", ORIGINAL)
+
+
+def as_variant(config: Any, name: str) -> Any:
+    """The same settings for another of the world's variants."""
+    changes = {"variant": name}
+    if getattr(config, "video", "") and "video" not in worn(name):
+        changes["video"] = ""
+    return replace(config, **changes)
 
 
 def make(config: Any, levels: Sequence[int]) -> Environment:
@@ -123,8 +184,14 @@ def make(config: Any, levels: Sequence[int]) -> Environment:
 
     Raises:
       KeyError: no world has this name.
-      ValueError: settings that the world cannot have.
+      ValueError: settings that the world cannot have, or `ALL` variants at once.
     """
+    if variant(config) == ALL:
+        raise ValueError(
+            f"env.variant={ALL} evaluates every variant, with mode=evaluate; here it "
+            f"must be one of {', '.join(REGISTRY[config.name].variants)}, or several "
+            f"joined with {JOIN}"
+        )
     game = REGISTRY[config.name].make(config, levels)
     if config.time_limit:
         return transforms.time_limit(game, config.time_limit)
