@@ -108,6 +108,7 @@ class Mode(Enum):
     train = "train"
     evaluate = "evaluate"
     record = "record"
+    play = "play"
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class Config:
       controller: what turns that into actions.
       seed: names every random draw of the run.
       mode: train, evaluate (the best policy of a finished or stopped run, on
-        `episodes` tracks) or record (films of it).
+        `episodes` tracks), record (films of it) or play (drive yourself; without a
+        screen, a film of a driver that reads the track).
       run: the run's folder, for mode=evaluate and mode=record.
       resume: the folder of a run to go on with; the same command does it as well.
       fresh: begin the run anew; the old folder is kept under another name.
@@ -132,7 +134,8 @@ class Config:
         first validation is always filmed. 0 films nothing.
       save_every: iterations from one checkpoint to the next.
       keep: how many of the newest checkpoints are kept, beside the best.
-      episodes: tracks to evaluate or to record; 0 stands for 100 and 3.
+      episodes: tracks to evaluate, to record or to film without a screen; 0 stands for
+        100, 3 and 1.
       track: Gymnasium seed of the first of them; the others follow it.
       devices: how many to use; 0 uses all (on a CPU, one for each core).
       height: of films in pixels.
@@ -170,7 +173,12 @@ class Config:
                 "run= names a run to evaluate or to record; to go on with its training "
                 f"use resume={self.run}"
             )
-        if self.mode is not Mode.train and not self.run:
+        if self.mode is Mode.play and self.run:
+            raise ValueError(
+                "mode=play is driven by hand and takes no run; to see its policy drive "
+                f"use mode=record run={self.run}"
+            )
+        if self.mode in (Mode.evaluate, Mode.record) and not self.run:
             raise ValueError(
                 f"mode={self.mode.name} needs the run's folder, for example "
                 "run=runs/CarRacing-es-s0-0123abcd"

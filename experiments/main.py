@@ -75,6 +75,10 @@ def _do(config) -> None:
     from experiments import session, show
     from experiments.config import Mode
 
+    if config.mode is Mode.play:
+        from experiments import play  # it knows CarRacing, which others need not load
+
+        return play.play_run(config)
     modes = {
         Mode.train: session.train_run,
         Mode.evaluate: show.evaluate_run,
