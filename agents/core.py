@@ -5,8 +5,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
-from iap import Attention
-
 Params: TypeAlias = Any
 Carry: TypeAlias = Any
 LearnerState: TypeAlias = Any
@@ -17,7 +15,8 @@ class Decision(NamedTuple):
 
     Attributes:
       action: f32[A] within the bounds of the world's action, or i32[] for a choice.
-      attention: what the encoder looked at.
+      attention: what the encoder looked at, `iap.Attention`; in a trajectory, what its
+        maker keeps of it.
       choice: i32[K], patches in the order in which they were drawn; () where none were.
       log_prob: f32[], of action and choice together; () where the mode was played.
       value: f32[], what the policy expects of the future, in the unit of its learner;
@@ -25,10 +24,10 @@ class Decision(NamedTuple):
     """
 
     action: jax.Array
-    attention: Attention
-    choice: jax.Array | tuple[()] = ()
-    log_prob: jax.Array | tuple[()] = ()
-    value: jax.Array | tuple[()] = ()
+    attention: Any
+    choice: Any = ()
+    log_prob: Any = ()
+    value: Any = ()
 
 
 class Policy(NamedTuple):

@@ -54,14 +54,14 @@ class Split(NamedTuple):
 
     order: Callable[[jax.Array, jax.Array, int], jax.Array]
     take: Callable[[Batch, Carry, jax.Array], tuple[Batch, Carry]]
-    judge: Callable[[Params, Batch, Carry], tuple[jax.Array, jax.Array, jax.Array]]
+    judge: Callable[[Params, Batch, Carry], tuple[jax.Array, ...]]
 
 
 def split(policy: Policy, minibatches: int) -> Split:
     """The split that suits a policy: by worlds if it remembers, else by steps."""
-    if recurrent(policy):
-        return _sequences(policy, minibatches)
-    return _samples(policy, minibatches)
+    kind = _sequences if recurrent(policy) else _samples
+    assert policy.evaluate is not None, "the policy has a distribution"
+    return kind(policy.start, policy.evaluate, minibatches)
 
 
 def recurrent(policy: Policy) -> bool:
@@ -69,7 +69,7 @@ def recurrent(policy: Policy) -> bool:
     return bool(jax.tree.leaves(jax.eval_shape(policy.start)))
 
 
-def _samples(policy: Policy, minibatches: int) -> Split:
+def _samples(start: Callable, evaluate: Callable, minibatches: int) -> Split:
     def order(key, numbers, steps):
         def shuffled(number):
             return jax.random.permutation(names.at(key, number), steps)
@@ -87,9 +87,7 @@ def _samples(policy: Policy, minibatches: int) -> Split:
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
         def one(observation, action, choice):
-            return policy.evaluate(params, policy.start(), observation, action, choice)[
-                1:
-            ]
+            return evaluate(params, start(), observation, action, choice)[1:]
 
         judged = jax.vmap(one)(flat.observation, flat.action, flat.choice)
         return jax.tree.map(lambda x: x.reshape(shape), judged)
@@ -97,7 +95,7 @@ def _samples(policy: Policy, minibatches: int) -> Split:
     return Split(order, take, judge)
 
 
-def _sequences(policy: Policy, minibatches: int) -> Split:
+def _sequences(start: Callable, evaluate: Callable, minibatches: int) -> Split:
     def order(key, numbers, steps):
         del steps
 
@@ -120,11 +118,9 @@ def _sequences(policy: Policy, minibatches: int) -> Split:
 
             def one(carry, observation, first, action, choice):
                 carry = jax.tree.map(
-                    lambda new, old: jnp.where(first, new, old), policy.start(), carry
+                    lambda new, old: jnp.where(first, new, old), start(), carry
                 )
-                carry, *judged = policy.evaluate(
-                    params, carry, observation, action, choice
-                )
+                carry, *judged = evaluate(params, carry, observation, action, choice)
                 return carry, tuple(judged)
 
             return jax.vmap(one)(carry, observation, first, action, choice)

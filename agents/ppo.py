@@ -163,7 +163,7 @@ def make(
             check_vma=False,
         )
     )
-    placed = PPOState(NamedSharding(mesh, everywhere), NamedSharding(mesh, split))
+    shared, divided = (NamedSharding(mesh, spec) for spec in (everywhere, split))
 
     @jax.jit
     def init(key: jax.Array) -> PPOState:
@@ -173,7 +173,8 @@ def make(
         return PPOState(learned, _first(policy, env))
 
     def update(state: PPOState, world, key):
-        learned, playing = jax.device_put(state, placed)
+        learned = jax.device_put(state.learned, shared)
+        playing = jax.device_put(state.playing, divided)
         learned, playing, metrics = iteration(learned, playing, world, key)
         return PPOState(learned, playing), metrics
 
@@ -181,7 +182,7 @@ def make(
         init=init,
         update=update,
         acting=lambda state: state.learned.trained.params,
-        place=lambda world: jax.device_put(world, placed.learned),
+        place=lambda world: jax.device_put(world, shared),
     )
 
 
@@ -251,8 +252,6 @@ def _prepared(
 ) -> tuple[Learned, Batch, dict[str, jax.Array]]:
     """Advantages, normalised over all worlds, and what values should have been."""
     decision = trajectory.decision
-    assert isinstance(decision.value, jax.Array), "the policy has a value"
-    assert isinstance(decision.log_prob, jax.Array), "the policy has a distribution"
     old = learned.returns
     value = moments.restore(old, decision.value)
     successor = moments.restore(old, trajectory.successor)

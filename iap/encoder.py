@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
@@ -198,8 +198,8 @@ class Encoding(NamedTuple):
 
     features: jax.Array
     attention: Attention
-    choice: jax.Array | tuple[()] = ()
-    log_prob: jax.Array | tuple[()] = ()
+    choice: Any = ()
+    log_prob: Any = ()
 
 
 def encode(
@@ -208,7 +208,7 @@ def encode(
     weights: jax.Array,
     bias: jax.Array | None = None,
     key: jax.Array | None = None,
-    choice: jax.Array | tuple[()] | None = None,
+    choice: Any = None,
 ) -> Encoding:
     """An image -> its most attended patches, as a pure function of the parameters.
 
@@ -277,13 +277,13 @@ def _draw(
     config: EncoderConfig,
     scores: jax.Array,
     key: jax.Array | None,
-    choice: jax.Array | tuple[()] | None,
-) -> tuple[jax.Array | tuple[()], jax.Array | tuple[()]]:
+    choice: Any,
+) -> tuple[Any, Any]:
     """Patches drawn, or drawn before, with their log-probability; () for the best."""
     if not config.temperature or (key is None and choice is None):
         return (), ()
     logits = sampling.logits(scores, config.temperature)
-    if choice is None:
+    if key is not None:
         choice = sampling.sample(logits, config.top_k, key)
     return choice, sampling.log_prob(logits, choice)
 
@@ -342,7 +342,7 @@ class Encoder(hk.Module):
         self,
         image: jax.Array,
         key: jax.Array | None = None,
-        choice: jax.Array | tuple[()] | None = None,
+        choice: Any = None,
     ) -> Encoding:
         """Encode one image, u8[H, W, C] in [0, 255] or f32[H, W, C], as `encode`."""
         inputs, outputs = shape = weights_shape(self.config, image.shape[-1])
