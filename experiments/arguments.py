@@ -86,9 +86,8 @@ def _composed(typed: dict[str, Any], stored: Mapping[str, Any]) -> DictConfig:
     choices = {
         name: _choice(name, typed.pop(name)) for name in _groups() if name in typed
     }
-    if not stored and "experiment" not in choices:
-        suits = AGENTS[choices.get("agent", DEFAULTS["agent"])].suits
-        choices = {**suits, **choices}
+    if not stored:
+        choices = {**_suiting(choices), **choices}
     inherited = {name: value for name, value in stored.items() if name not in choices}
     named = {
         name: value["name"]
@@ -104,6 +103,19 @@ def _composed(typed: dict[str, Any], stored: Mapping[str, Any]) -> DictConfig:
             raise RunError(_unknown(key, known))
         _set(config, key, value)
     return config
+
+
+def _suiting(choices: Mapping[str, str]) -> dict[str, str]:
+    """What goes with the agent, where neither typed nor chosen by a preset."""
+    preset: dict[str, str] = {}
+    if "experiment" in choices:
+        for entry in OmegaConf.load(PRESETS[choices["experiment"]]).get("defaults", []):
+            preset |= {
+                str(key).rpartition("/")[2]: value for key, value in entry.items()
+            }
+    agent = {**DEFAULTS, **preset, **choices}["agent"]
+    suits = AGENTS[agent].suits
+    return {group: name for group, name in suits.items() if group not in preset}
 
 
 def finished(config: DictConfig) -> Config:

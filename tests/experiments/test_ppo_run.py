@@ -131,3 +131,9 @@ def test_what_suits_an_agent_is_chosen_with_it_and_typed_choices_win():
     assert compose(["agent=ppo", "controller=lstm"]).controller.core.name == "lstm"
     preset = compose(["experiment=carracing_ppo"])
     assert (preset.encoder, preset.controller) == (found.encoder, found.controller)
+    # A preset that chooses neither, and one that chooses both.
+    smoke = compose(["experiment=smoke", "agent=ppo"])
+    assert (smoke.encoder, smoke.controller) == (found.encoder, found.controller)
+    other = compose(["experiment=carracing_es", "agent=ppo"])
+    assert other.encoder == GROUPS["encoder"]["default"]
+    assert other.controller == GROUPS["controller"]["rnn"]
