@@ -1,6 +1,7 @@
 """Implicit attention for pixels: an image becomes its most attended patches."""
 
-from iap.attention import exact_scores, linear_scores
+from iap.attention import linear_attention, linear_scores, shifted
+from iap.causal import CausalState, causal_attention, causal_start, causal_step
 from iap.directions import Norms, Projection
 from iap.encoder import (
     Attention,
@@ -14,13 +15,15 @@ from iap.encoder import (
     encode,
     weights_shape,
 )
+from iap.exact import chunked_exact_scores, exact_attention, exact_scores
 from iap.features import Design, FeatureMap, Kernel, feature_map
 from iap.maps import measure_balance, measure_spread
 from iap.patches import centres, project
-from iap.selection import Order, select
+from iap.selection import Order, mask, select
 
 __all__ = [
     "Attention",
+    "CausalState",
     "Centring",
     "Design",
     "Encoder",
@@ -34,14 +37,22 @@ __all__ = [
     "Position",
     "Projection",
     "Scale",
+    "causal_attention",
+    "causal_start",
+    "causal_step",
     "centres",
+    "chunked_exact_scores",
     "encode",
+    "exact_attention",
     "exact_scores",
     "feature_map",
+    "linear_attention",
     "linear_scores",
+    "mask",
     "measure_balance",
     "measure_spread",
     "project",
     "select",
+    "shifted",
     "weights_shape",
 ]

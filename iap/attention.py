@@ -1,17 +1,22 @@
-"""Patch scores by linear attention, and their exact twin as reference.
+"""Linear attention: patch scores, and values averaged by attention.
 
 The score of patch j is the j-th column sum of the attention matrix: the attention that
 it receives from all patches. Linear attention sums in another order and never forms the
-L x L matrix: O(L M) time and memory.
+L x L matrix: O(L M) time and memory. `exact` has the twins that do.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from iap.features import FeatureMap, Features
+from iap.chunks import scan_chunks
+from iap.features import FeatureMap
+from iap.maps import Features
+from iap.tokens import as_tokens
 
 
 def linear_scores(
@@ -21,6 +26,7 @@ def linear_scores(
     *,
     normalised: bool = True,
     centred: bool = False,
+    chunk: int | None = None,
 ) -> jax.Array:
     """Column sums of the implicit attention matrix Q' K'^T, Q' = phi(q), K' = psi(k).
 
@@ -40,10 +46,21 @@ def linear_scores(
       normalised: divide every row of the matrix by its own sum.
       centred: estimate exp(q . k) around the means of queries and keys; valid for
         feature maps that estimate exp(q . k), whose variance it collapses.
+      chunk: patches whose features are held at once, so that memory is O(L + chunk M),
+        forwards and backwards; None for all.
 
     Returns:
       f32[L].
+
+    Raises:
+      ValueError: where the tokens do not fit each other, chunk is below 1, or centring
+        is asked of a feature map that does not estimate exp(q . k).
     """
+    queries, keys = as_tokens(queries, keys)
+    if centred:
+        _check_shift(features)
+    if chunk is not None:
+        return _chunked_scores(queries, keys, features, normalised, centred, chunk)
     log_u = log_w = jnp.zeros((1, 1), queries.dtype)
     if centred:
         queries, keys, log_u, log_w = centre(queries, keys)
@@ -53,7 +70,7 @@ def linear_scores(
     q, k = stabilise(query, key, normalised)
     if normalised:  # a row's own factor cancels
         total = jnp.sum(k.matrix, axis=0) if k.factor is None else k.factor @ k.matrix
-        weight = _inverse(q.matrix @ total, features)
+        weight = inverse(q.matrix @ total, features)
     else:
         # Ones, not a sum: XLA fuses a sum that alone reads the features into the
         # product that makes them, which on a CPU doubles the time of relu features.
@@ -64,7 +81,7 @@ def linear_scores(
     return scores if normalised else scores / _size(scores, features)
 
 
-def _inverse(rows: jax.Array, features: FeatureMap) -> jax.Array:
+def inverse(rows: jax.Array, features: FeatureMap) -> jax.Array:
     """One over the row sums; 0 where an estimate leaves one without meaning."""
     if features.positive:
         return 1 / rows
@@ -76,25 +93,179 @@ def _size(scores: jax.Array, features: FeatureMap) -> jax.Array:
     return jnp.mean(scores if features.positive else jnp.abs(scores))
 
 
-def exact_scores(
-    queries: jax.Array, keys: jax.Array, *, normalised: bool = True
+def _chunked_scores(
+    queries: jax.Array,
+    keys: jax.Array,
+    features: FeatureMap,
+    normalised: bool,
+    centred: bool,
+    chunk: int,
 ) -> jax.Array:
-    """Column sums of the explicit matrix exp(q . k): O(L^2), the reference.
+    """`linear_scores` by loops over blocks of rows, each of which makes its features.
+
+    What `stabilise` subtracts is found by loops of its own and has no gradient: the
+    sums are then plain sums, of which a backward pass has nothing to keep.
+    """
+    check_rowwise(features, "chunk")
+    if centred:
+        mean = jnp.mean(jnp.concatenate([queries, keys], axis=1), axis=0)
+        features = shifted(features, *jnp.split(mean, 2))
+
+    def query_features(q):
+        return features(q, q)[0]
+
+    def key_features(k):
+        return features(k, k)[1]
+
+    def query_matrix(q):
+        value, exponent = query_features(q)
+        exponent = exponent + shift
+        own = jnp.max(exponent, axis=1, keepdims=True) if normalised else top
+        return value * jnp.exp(exponent - lax.stop_gradient(own))
+
+    def key_matrix(k):
+        value, exponent = key_features(k)
+        return value * jnp.exp(exponent - shift)
+
+    def weighted(q):
+        matrix = query_matrix(q)
+        if not normalised:
+            return jnp.sum(matrix, axis=0)
+        return inverse(matrix @ total, features) @ matrix
+
+    shift = _largest_exponent(key_features, keys, chunk)
+    if normalised:
+        total = _row_sum(lambda k: jnp.sum(key_matrix(k), axis=0), keys, chunk)
+    else:
+        top = jnp.max(_largest_exponent(query_features, queries, chunk) + shift)
+    weight = _row_sum(weighted, queries, chunk)
+    score = jax.checkpoint(lambda _, k: ((), key_matrix(k) @ weight), prevent_cse=False)
+    _, scores = scan_chunks(score, (), keys, chunk)
+    return scores if normalised else scores / _size(scores, features)
+
+
+def _largest_exponent(
+    make: Callable[[jax.Array], Features], rows: jax.Array, chunk: int
+) -> jax.Array:
+    """Over all rows, of each feature, f32[1, M], or of all, f32[1, 1]; no gradient."""
+
+    def block(top, x):
+        new = jnp.max(make(x).exponent, axis=0, keepdims=True)
+        return jnp.maximum(top, lax.stop_gradient(new)), None
+
+    shape = jax.eval_shape(make, rows[:1]).exponent.shape
+    return scan_chunks(block, jnp.full(shape, -jnp.inf), rows, chunk)[0]
+
+
+def _row_sum(
+    make: Callable[[jax.Array], jax.Array], rows: jax.Array, chunk: int
+) -> jax.Array:
+    """Sum of make(block) over all blocks of rows, made again in the backward pass."""
+
+    def block(total, x):
+        return total + make(x), None
+
+    start = jnp.zeros(jax.eval_shape(make, rows[:1]).shape)
+    block = jax.checkpoint(block, prevent_cse=False)
+    return scan_chunks(block, start, rows, chunk)[0]
+
+
+def linear_attention(
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    features: FeatureMap,
+    *,
+    centred: bool = False,
+) -> jax.Array:
+    """Every token's average of all values, (Q' (K'^T V)) / (Q' (K'^T 1)).
+
+    Source: bidirectional attention of arXiv 2009.14794, equation 4.
 
     Args:
       queries: f32[L, d], scaled.
       keys: f32[L, d], scaled.
-      normalised: divide every row of the matrix by its own sum; if not, scores are
-        divided by their mean, as in `linear_scores`.
+      values: f32[L, n].
+      features: the feature map of queries and keys. Where its estimates can be
+        negative, a token whose row sum is estimated as 0 or less gets zeros.
+      centred: estimate exp(q . k) around the means of queries and keys, as in
+        `linear_scores`.
 
     Returns:
-      f32[L], sum L.
+      f32[L, n].
+
+    Raises:
+      ValueError: where the tokens do not fit each other, or centring is asked of a
+        feature map that does not estimate exp(q . k).
     """
-    logits = queries @ keys.T
-    if normalised:
-        return jnp.sum(jax.nn.softmax(logits, axis=1), axis=0)
-    scores = jnp.sum(jnp.exp(logits - lax.stop_gradient(jnp.max(logits))), axis=0)
-    return scores / jnp.mean(scores)
+    queries, keys, values = as_tokens(queries, keys, values)
+    log_w = jnp.zeros((1, 1), queries.dtype)
+    if centred:
+        _check_shift(features)
+        queries, keys, _, log_w = centre(queries, keys)  # rows cancel their log u
+    query, key = features(queries, keys)
+    key = key._replace(exponent=key.exponent + log_w)
+    q, k = stabilise(query, key, normalised=True)
+    values = jnp.concatenate([values, jnp.ones_like(values[:, :1])], axis=1)
+    if k.factor is not None:
+        values = values * k.factor[:, None]
+    read = q.matrix @ (k.matrix.T @ values)
+    return read[:, :-1] * inverse(read[:, -1:], features)
+
+
+def shifted(
+    features: FeatureMap,
+    a: np.ndarray | jax.Array,
+    b: np.ndarray | jax.Array,
+) -> FeatureMap:
+    """Estimate exp(q . k) around fixed vectors: centring where means are unknown.
+
+    phi'(q) = exp(q . b) phi(q - a) and psi'(k) = exp(a . (k - b)) psi(k - b) have the
+    same product in expectation as phi and psi. Causal attention needs this form: means
+    over a sequence would tell its past of its future.
+
+    Args:
+      features: a feature map that estimates exp(q . k).
+      a: f32[d], about the mean of queries.
+      b: f32[d], about the mean of keys.
+
+    Raises:
+      ValueError: where the feature map does not estimate exp(q . k).
+    """
+    _check_shift(features)
+
+    def apply(x, y):
+        y = y - b[None, :]
+        query, key = features(x - a[None, :], y)
+        return (
+            query._replace(exponent=query.exponent + x @ b[:, None]),
+            key._replace(exponent=key.exponent + y @ a[:, None]),
+        )
+
+    return features._replace(apply=apply)
+
+
+def check_rowwise(features: FeatureMap, what: str) -> None:
+    """Refuse a feature map that has to see all tokens at once.
+
+    Raises:
+      ValueError: where it measures its constants on the queries and keys of a call.
+    """
+    if not features.rowwise:
+        raise ValueError(
+            f"{what} does not go with a feature map that measures constants on all "
+            "queries and keys of a call; fix them for the run, as spread (and balance) "
+            "of kernel=oprf and saderf."
+        )
+
+
+def _check_shift(features: FeatureMap) -> None:
+    if not features.exponential:
+        raise ValueError(
+            "centring does not go with this kernel: shifting queries and keys leaves "
+            "attention as it is for estimators of exp(q . k) only; attend without "
+            "shifts, or choose an estimator of exp such as kernel=taylor."
+        )
 
 
 def centre(
@@ -117,8 +288,8 @@ def centre(
     mean = jnp.mean(both, axis=0, keepdims=True)  # one pass over both
     both = both - mean
     a, b = mean[:, :d], mean[:, d:]
-    shifted = both[:, d:]
-    return both[:, :d], shifted, queries @ b.T, shifted @ a.T
+    rest = both[:, d:]
+    return both[:, :d], rest, queries @ b.T, rest @ a.T
 
 
 class Scaled(NamedTuple):

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from iap import sampling
-from iap.attention import exact_scores, linear_scores
+from iap.attention import linear_scores
 from iap.directions import Norms, Projection
+from iap.exact import exact_scores
 from iap.features import REGISTRY, Design, Kernel, feature_map
 from iap.patches import centres, project
 from iap.selection import Order, select

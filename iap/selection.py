@@ -38,3 +38,22 @@ def select(scores: jax.Array, k: int, order: Order = Order.position) -> jax.Arra
         )
     _, index = lax.top_k(lax.stop_gradient(scores), k)
     return jnp.sort(index) if order is Order.position else index
+
+
+def mask(tokens: jax.Array, scores: jax.Array, k: int) -> jax.Array:
+    """Zeros for every token outside the k best: exactly k survive, in their places.
+
+    Args:
+      tokens: f32[L, d].
+      scores: f32[L]; of equal scores the lowest index wins, as in `select`.
+      k: how many, between 1 and L.
+
+    Returns:
+      f32[L, d]. The survivors carry a gradient, the scores none.
+
+    Raises:
+      ValueError: where k is not between 1 and L.
+    """
+    index = select(scores, k, Order.rank)
+    kept = jnp.zeros(scores.shape, bool).at[index].set(True)
+    return jnp.where(kept[:, None], tokens, 0)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iap import Order, select
+from iap import Order, mask, select
 
 
 def test_rank_order_is_a_stable_descending_sort():
@@ -33,3 +33,30 @@ def test_ties_go_to_the_lowest_index_in_batches_too():
 def test_refuses_k_out_of_range(k):
     with pytest.raises(ValueError, match=f"top_k={k} must be between 1 and .* 20"):
         select(jnp.zeros(20), k)
+
+
+def test_mask_keeps_exactly_k_tokens_where_they_are():
+    rng = np.random.default_rng(2)
+    scores = rng.integers(0, 3, 50).astype(np.float32)  # many ties at the k-th place
+    tokens = rng.standard_normal((50, 4)).astype(np.float32)
+    for k in (1, 9, 50):
+        best = np.argsort(-scores, kind="stable")[:k]
+        expected = np.zeros_like(tokens)
+        expected[best] = tokens[best]
+        actual = mask(jnp.asarray(tokens), jnp.asarray(scores), k)
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_mask_drops_what_is_no_number():
+    tokens = jnp.ones((4, 2)).at[3].set(jnp.nan)
+    actual, gradient = jax.value_and_grad(
+        lambda tokens, scores: jnp.sum(mask(tokens, scores, 2)), argnums=(0, 1)
+    )(tokens, jnp.asarray([1.0, 3.0, 2.0, 0.0]))
+    assert actual == 4
+    np.testing.assert_array_equal(gradient[0], [[0, 0], [1, 1], [1, 1], [0, 0]])
+    np.testing.assert_array_equal(gradient[1], 0)
+
+
+def test_mask_refuses_k_out_of_range():
+    with pytest.raises(ValueError, match=r"top_k=21 must be between 1 and .* 20"):
+        mask(jnp.zeros((20, 4)), jnp.zeros(20), 21)
