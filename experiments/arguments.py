@@ -109,7 +109,8 @@ def _suiting(choices: Mapping[str, str]) -> dict[str, str]:
     """What goes with the agent, where neither typed nor chosen by a preset."""
     preset: dict[str, str] = {}
     if "experiment" in choices:
-        for entry in OmegaConf.load(PRESETS[choices["experiment"]]).get("defaults", []):
+        file = typing.cast(DictConfig, OmegaConf.load(PRESETS[choices["experiment"]]))
+        for entry in file.get("defaults", []):
             preset |= {
                 str(key).rpartition("/")[2]: value for key, value in entry.items()
             }
