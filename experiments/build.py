@@ -14,6 +14,7 @@ from agents import keys as names
 from agents.core import Learner, Params, Policy
 from envs import registry
 from envs.core import Environment, World
+from envs.variants import ORIGINAL
 from envs.vector import vectorise
 from experiments.config import AGENTS, Config
 from experiments.evaluate import Evaluator, evaluator, level_key
@@ -116,6 +117,9 @@ def _filmer(config: Config, policy: Policy, key: jax.Array, device: Any) -> Film
         return recorder(game, env, policy, style)
 
     def film(path: Path, params: Params, level: int, subtitle: str) -> Film:
+        variant = registry.variant(config.env)
+        if variant != ORIGINAL:
+            subtitle = f"{variant}; {subtitle}"
         return record()(
             path,
             jax.device_put(

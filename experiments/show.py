@@ -1,13 +1,18 @@
 """What a run's best policy can do, shown: scores on given tracks, and films of it."""
 
+import csv
+import dataclasses
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from envs import registry
+from envs.variants import ALL, ORIGINAL
 from experiments import checkpoint, folder
-from experiments.arguments import run_folder
+from experiments.arguments import run_folder, stored
 from experiments.build import TEST, Parts, build
 from experiments.config import Config
 from experiments.evaluate import Evaluation
@@ -20,18 +25,82 @@ def evaluate_run(config: Config) -> None:
     Raises:
       RunError, ValueError: what is wrong, in one sentence.
     """
+    if registry.variant(config.env) == ALL:
+        return _evaluate_variants(config)
     path, parts, best = _opened(config)
-    levels = range(config.track, config.track + (config.episodes or len(TEST)))
+    levels = _levels(config)
     result = {
         "policy_of_iteration": best.iteration,
         **scores(config, parts.evaluate(best.state, levels)),
         "command": folder.session()["command"],
     }
-    file = path / f"evaluation-{config.track}-{len(levels)}.json"
+    file = path / f"evaluation-{_name(config, f'{config.track}-{len(levels)}')}.json"
     folder.write_json(file, result)
     print(f"Best policy of {path}, of iteration {best.iteration}.")
     print(sentence(result))
     print(f"Every track's return is in {file}.")
+
+
+def _evaluate_variants(config: Config) -> None:
+    """The zero-shot table: one policy in every variant, on the same tracks."""
+    path = run_folder(config.run, config.root)
+    names = registry.REGISTRY[config.env.name].variants
+    trained = registry.variant(stored(path).env)
+    levels = _levels(config)
+    results, best = {}, None
+    for number, name in enumerate(names, 1):
+        env = registry.as_variant(config.env, name)
+        worn = dataclasses.replace(config, env=env)
+        began = time.monotonic()
+        parts = build(worn)
+        if best is None:
+            best = best_policy(path, parts)
+            print(
+                f"Best policy of {path}, of iteration {best.iteration}, trained in "
+                f"{trained}.",
+                flush=True,
+            )
+        results[name] = scores(worn, parts.evaluate(best.state, levels))
+        taken = time.monotonic() - began
+        print(f"{number} of {len(names)}, {taken:.0f} s, {name}: ", end="")
+        print(sentence(results[name]), flush=True)
+    assert best is not None, "a world that takes `ALL` has variants"
+    file = path / f"variants-{config.track}-{len(levels)}.json"
+    folder.write_json(
+        file,
+        {
+            "policy_of_iteration": best.iteration,
+            "trained_in": trained,
+            "variants": results,
+            "command": folder.session()["command"],
+        },
+    )
+    _write_table(file.with_suffix(".csv"), results)
+    print(f"\n{table(results)}\n")
+    print(
+        f"Mean ± sd of the return over {len(levels)} tracks, action repeat "
+        f"{config.env.action_repeat}. Every track's return is in {file}, the table in "
+        f"{file.with_suffix('.csv').name}."
+    )
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Scores of one policy by variant, as a table of one row in Markdown."""
+    cells = [f"{score['mean']:.0f} ± {score['sd']:.0f}" for score in results.values()]
+    rows = [list(results), ["---"] * len(cells), cells]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _write_table(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    columns = ("mean", "sd", "episodes", "decisions", "frames")
+    with (
+        folder.replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
+    ):
+        write = csv.writer(file).writerow
+        write(("variant", *columns))
+        for name, score in results.items():
+            write((name, *(score[column] for column in columns)))
 
 
 def record_run(config: Config) -> None:
@@ -42,10 +111,20 @@ def record_run(config: Config) -> None:
     """
     path, parts, best = _opened(config)
     for level in range(config.track, config.track + (config.episodes or 3)):
-        file = path / folder.VIDEOS / f"track-{level}.mp4"
+        file = path / folder.VIDEOS / f"{_name(config, f'track-{level}')}.mp4"
         subtitle = f"best policy, of iteration {best.iteration}"
         made = parts.film(file, best.state, level, subtitle)
         print(f"{made.path}: return {made.total:.1f}, {made.decisions} decisions.")
+
+
+def _levels(config: Config) -> range:
+    return range(config.track, config.track + (config.episodes or len(TEST)))
+
+
+def _name(config: Config, rest: str) -> str:
+    """Of a file, with the variant unless that is the original."""
+    variant = registry.variant(config.env)
+    return rest if variant == ORIGINAL else f"{variant}-{rest}"
 
 
 def _opened(config: Config) -> tuple[Path, Parts, checkpoint.Checkpoint]:
@@ -73,6 +152,7 @@ def scores(config: Config, evaluation: Evaluation) -> dict[str, Any]:
     returns = [float(value) for value in evaluation.returns]
     return {
         "env": config.env.name,
+        "variant": registry.variant(config.env),
         "action_repeat": config.env.action_repeat,
         "mean": evaluation.mean,
         "sd": evaluation.sd,
@@ -86,9 +166,11 @@ def scores(config: Config, evaluation: Evaluation) -> dict[str, Any]:
 def sentence(scores: Mapping[str, Any]) -> str:
     """The same for a person."""
     tracks = list(scores["returns"])
+    variant = scores.get("variant", ORIGINAL)  # older summaries know no other
     return (
         f"Return {scores['mean']:.1f} ± {scores['sd']:.1f} over {scores['episodes']} "
-        f"tracks ({tracks[0]} to {tracks[-1]}), action repeat "
-        f"{scores['action_repeat']}, {scores['decisions']:,} decisions and "
-        f"{scores['frames']:,} game frames."
+        f"tracks ({tracks[0]} to {tracks[-1]}), "
+        + (f"variant {variant}, " if variant != ORIGINAL else "")
+        + f"action repeat {scores['action_repeat']}, {scores['decisions']:,} decisions "
+        f"and {scores['frames']:,} game frames."
     )

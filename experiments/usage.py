@@ -23,6 +23,7 @@ Learns to act from pixels through implicit attention.
   python run.py agent.population=128 encoder.kernel=positive seed=3
   python run.py -m seed=0,1,2                           several runs, one after another
   python run.py mode=evaluate run=runs/NAME episodes=100
+  python run.py mode=evaluate run=runs/NAME env.variant=all      the zero-shot table
   python run.py mode=record run=runs/NAME episodes=3 track=17
   python run.py resume=runs/NAME iterations=2000        the same run, longer
 

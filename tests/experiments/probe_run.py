@@ -14,9 +14,13 @@ import jax.numpy as jnp
 from agents import keys as names
 from agents.core import Learner
 from agents.rollout import episode_keys, returns
+from envs import distractions
 from envs.registry import REGISTRY, Entry
+from envs.variants import ORIGINAL, in_order, worn
 from experiments.config import AGENTS, GROUPS, Agent
 from tests.probes import dot_world
+
+VARIANTS = (ORIGINAL, "bars", "noise")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class ProbeConfig:
 
     Attributes:
       name: "Probe".
+      variant: original, bars or noise.
       tracks: levels of training.
       time_limit: frames.
       action_repeat: frames.
@@ -32,22 +37,29 @@ class ProbeConfig:
     """
 
     name: str = "Probe"
+    variant: str = ORIGINAL
     tracks: int = 4
     time_limit: int = 0
     action_repeat: int = 2
     frame_stack: int = 1
 
+    def __post_init__(self):
+        object.__setattr__(self, "variant", in_order(self.variant, VARIANTS))
+
 
 def make_world(config, levels):
     """`dot_world` whose episode i plays the level `levels[i]`."""
-    env = dot_world(max_steps=12)
-    return env._replace(
-        world=(env.world, jnp.asarray(levels, jnp.int32)),
-        reset=lambda world, episode, key: env.reset(world[0], world[1][episode], key),
-        step=lambda world, *rest: env.step(world[0], *rest),
-        observe=lambda world, state: env.observe(world[0], state),
-        paint=lambda world, *rest: env.paint(world[0], *rest),
+    dot = dot_world(max_steps=12)
+    env = dot._replace(
+        world=(dot.world, jnp.asarray(levels, jnp.int32)),
+        reset=lambda world, episode, key: dot.reset(world[0], world[1][episode], key),
+        step=lambda world, *rest: dot.step(world[0], *rest),
+        observe=lambda world, state: dot.observe(world[0], state),
+        paint=lambda world, *rest: dot.paint(world[0], *rest),
     )
+    if "noise" in worn(config.variant):
+        env = distractions.noise(env, alpha=0.9)
+    return distractions.bars(env) if "bars" in worn(config.variant) else env
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,8 @@ ARGUMENTS = (
 
 def register(set_item) -> None:
     """Adds the two by `set_item(mapping, name, value)`."""
-    set_item(REGISTRY, "Probe", Entry(ProbeConfig, make_world, lambda _: ("y", "x")))
+    entry = Entry(ProbeConfig, make_world, lambda _: ("y", "x"), VARIANTS)
+    set_item(REGISTRY, "Probe", entry)
     set_item(GROUPS["env"], "Probe", ProbeConfig)
     set_item(AGENTS, "climb", Agent(ClimbConfig, make_agent))
     set_item(GROUPS["agent"], "climb", ClimbConfig)

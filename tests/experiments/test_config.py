@@ -13,11 +13,13 @@ from experiments.arguments import compose, stored, sweep
 from experiments.config import (
     DEFAULTS,
     GROUPS,
+    LATER,
     OF_THE_COMMAND,
     PRESETS,
     Config,
     Mode,
     identified,
+    naming,
     plain,
 )
 from experiments.folder import RunError
@@ -148,6 +150,9 @@ def test_a_sweep_is_every_combination():
         ("encoder.top_k=0", ["top_k"]),
         ("env.tracks=0", ["env.tracks is 0", "at least 1"]),
         ("controller.size=0", ["controller.size is 0"]),
+        ("env.variant=bar", ["env.variant is 'bar'", "color, bars, blob, channels"]),
+        ("env.variant=noise+video", ["noise and video", "leave one of them out"]),
+        ("env.video=x.mp4", ["env.video is x.mp4", "add video"]),
         ("mode=evaluate", ["mode=evaluate needs", "run="]),
     ],
 )
@@ -162,7 +167,7 @@ def test_a_refusal_names_the_setting_and_what_is_valid(argument, parts):
 
 def test_identity_is_of_what_is_learned_and_not_of_how_long():
     def name(*arguments):
-        return folder.identity(identified(compose(arguments)))
+        return folder.identity(naming(compose(arguments)))
 
     base = name()
     assert name("iterations=9", "devices=1", "log_every=3", "root=x") == base
@@ -174,9 +179,25 @@ def test_identity_is_of_what_is_learned_and_not_of_how_long():
             "agent.population=65",
             "env.size=48",
             "encoder.bias=0",
+            "env.variant=bars",
+            "env.variant=bars+noise",
+            "env.domain_randomize=true",
         )
     ]
-    assert len({base, *others}) == 5
+    assert len({base, *others}) == 8
+    assert name("env.variant=noise+bars") == name("env.variant=bars+noise")
+
+
+def test_settings_of_later_versions_do_not_rename_older_runs():
+    """Their folders were named without them."""
+    usual = naming(compose([]))
+    for group, names in LATER.items():
+        assert not {*names} & {*usual[group]}
+        assert {*names} < {*plain(compose([]))[group]}
+    assert naming(compose(["env.variant=bars"]))["env"] == {
+        **usual["env"],
+        "variant": "bars",
+    }
 
 
 @pytest.fixture
@@ -207,6 +228,13 @@ def test_what_is_typed_changes_the_stored_settings(run):
     assert found.env == dataclasses.replace(config.env, action_repeat=1)
     assert found.encoder == config.encoder
     assert (found.mode, found.run, found.seed) == (Mode.evaluate, str(path), 4)
+
+
+def test_a_run_can_be_evaluated_in_another_variant(run):
+    path, config = run
+    typed = ("mode=evaluate", f"run={path}", "env.variant=noise+bars")
+    expected = dataclasses.replace(config.env, variant="bars+noise")
+    assert compose(typed).env == expected
 
 
 def test_a_typed_choice_replaces_the_stored_section(run):

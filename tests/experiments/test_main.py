@@ -1,13 +1,16 @@
 """The command line: runs that end, stop, go on, are refused."""
 
+import csv
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -257,6 +260,77 @@ def test_evaluate_and_record(run):
         film = path / "videos" / f"track-{level}.mp4"
         assert film.stat().st_size > 0
         assert f"{film}: return {summary['returns'][str(level)]:.1f}" in out
+
+
+def test_a_run_is_evaluated_and_filmed_in_a_variant(run):
+    run("iterations=2")
+    path = only_run()
+    evaluate = ("mode=evaluate", f"run={path}", "episodes=2")
+    assert run(*evaluate, base=())[0] == 0
+    status, out, _ = run(*evaluate, "env.variant=bars", base=())
+    assert status == 0 and "variant bars" in out
+    original = json.loads((path / "evaluation-2000-2.json").read_text())
+    bars = json.loads((path / "evaluation-bars-2000-2.json").read_text())
+    assert (original["variant"], bars["variant"]) == ("original", "bars")
+    assert bars["returns"].keys() == original["returns"].keys()
+    assert bars["returns"] != original["returns"]
+
+    record = ("mode=record", f"run={path}", "episodes=1", "height=240")
+    films = {}
+    for variant in ("original", "noise"):
+        status, out, _ = run(*record, f"env.variant={variant}", base=())
+        assert status == 0
+        name = "noise-track-2000" if variant == "noise" else "track-2000"
+        assert f"{path / 'videos' / name}.mp4: return" in out
+        films[variant] = cv2.imread(str(path / "videos" / f"{name}-2.png"))
+    # Most of the dot's own picture is one dark colour, within 20 grey levels; noise, of
+    # which half is 64 levels or more from its middle, counts for nine tenths, and the
+    # picture is dimmed to 0.58 where the policy does not look.
+    spread = {}
+    for name, film in films.items():
+        picture = film[:, :240].astype(float)
+        spread[name] = np.median(np.abs(picture - np.median(picture)))
+    assert spread["noise"] > 25 and spread["original"] < 15
+
+
+def test_a_policy_is_scored_in_every_variant(run):
+    run("iterations=2", "env.variant=noise")
+    path = only_run()
+    evaluate = ("mode=evaluate", f"run={path}", "episodes=3")
+    status, out, _ = run(*evaluate, "env.variant=all", base=())
+    assert status == 0
+    for number, name in enumerate(probe_run.VARIANTS, 1):
+        assert re.search(rf"^{number} of 3, \d+ s, {name}: Return", out, re.MULTILINE)
+    found = json.loads((path / "variants-2000-3.json").read_text())
+    assert found["trained_in"] == "noise"
+    scores = found["variants"]
+    assert tuple(scores) == probe_run.VARIANTS
+    assert [score["variant"] for score in scores.values()] == [*probe_run.VARIANTS]
+
+    # As each is scored alone.
+    assert run(*evaluate, base=())[0] == 0
+    alone = json.loads((path / "evaluation-noise-2000-3.json").read_text())
+    for name in ("mean", "sd", "returns", "decisions", "frames"):
+        assert scores["noise"][name] == alone[name]
+    assert len({score["mean"] for score in scores.values()}) == 3
+
+    cells = [f"{s['mean']:.0f} ± {s['sd']:.0f}" for s in scores.values()]
+    table = f"| original | bars | noise |\n| --- | --- | --- |\n| {' | '.join(cells)} |"
+    assert table in out
+    with open(path / "variants-2000-3.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["variant"] for line in lines] == [*probe_run.VARIANTS]
+    assert [float(line["mean"]) for line in lines] == [
+        score["mean"] for score in scores.values()
+    ]
+
+
+def test_only_an_evaluation_takes_every_variant(run):
+    refused(run("env.variant=all"), "env.variant=all", "mode=evaluate")
+    assert not Path("runs").exists()
+    run("iterations=2")
+    record = ("mode=record", f"run={only_run()}", "env.variant=all")
+    refused(run(*record, base=()), "env.variant=all", "original, bars, noise")
 
 
 def test_a_run_without_a_policy_cannot_be_evaluated(run, monkeypatch):
