@@ -3,6 +3,8 @@
 Source: arXiv 2003.08165, section 4.2 ("background blob"), by its authors' release.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,11 +19,11 @@ RIGHT, AHEAD = 20.0, 10.0
 COLOUR = (204, 0, 0)
 
 
-def corners(zoom: float) -> tuple[tuple[float, float], tuple[float, float]]:
+def corners(zoom: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """Its extent across and up in the window.
 
     Args:
-      zoom: window pixels per world unit.
+      zoom: window pixels per world unit, a number or f32[].
     """
     half = SIDE / 2
     across = (
