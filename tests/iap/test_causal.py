@@ -202,16 +202,17 @@ def test_long_sequences_do_not_drift(name):
     arguments = (*tokens(length=length, scale=0.5), values(length))
     upstream = np.random.default_rng(5).standard_normal((length, 3))
 
-    def both():
-        attend = whole(name, shift, 64)
-        return attend(*arguments), *gradient(attend, upstream)(*arguments)
+    attend = whole(name, shift, 64)
 
-    upstream = upstream.astype(np.float32)
-    actual = both()
+    @jax.jit
+    def both(upstream, *z):
+        out, pull = jax.vjp(attend, *z)
+        return out, *pull(upstream)
+
+    arguments = (upstream.astype(np.float32), *arguments)
+    actual = both(*arguments)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        arguments = [jnp.asarray(np.asarray(z), jnp.float64) for z in arguments]
-        upstream = upstream.astype(np.float64)
-        expected = both()
+        expected = both(*(np.asarray(z, np.float64) for z in arguments))
     for a, e in zip(actual, expected, strict=True):
         assert e.dtype == jnp.float64
         error = np.abs(a - np.asarray(e)).max() / np.abs(e).max()
@@ -247,7 +248,7 @@ def test_memory_is_that_of_a_block_when_compiled():
     # 64 features or their sums, 256 numbers a token.
     growth = (temporary(16_384, 64) - temporary(4096, 64)) / (16_384 - 4096)
     assert growth <= 4 * 5 * (2 * D + 3)
-    assert (temporary(4096, None) - temporary(1024, None)) / 3072 > 4 * 256
+    assert temporary(1024, None) / 1024 > 4 * 256
 
 
 def test_the_state_does_not_grow():
@@ -266,19 +267,18 @@ def test_heads_and_batches_are_mapped():
     q, k, v = (
         jnp.asarray(rng.standard_normal((2, 3, 20, n)), jnp.float32) for n in (D, D, 5)
     )
-    attend = whole("positive", True, 8)
-    mapped = jax.vmap(jax.vmap(attend))
     upstream = jnp.asarray(rng.standard_normal(v.shape), jnp.float32)
-    gradients = jax.grad(lambda *z: jnp.sum(upstream * mapped(*z)), (0, 1, 2))(q, k, v)
-    for b in range(2):
-        for h in range(3):
-            one = [z[b, h] for z in (q, k, v)]
-            np.testing.assert_allclose(
-                mapped(q, k, v)[b, h], attend(*one), rtol=1e-5, atol=1e-6
-            )
-            alone = gradient(attend, upstream[b, h])(*one)
-            for g, e in zip(gradients, alone, strict=True):
-                np.testing.assert_allclose(g[b, h], e, rtol=1e-4, atol=1e-5)
+    attend = whole("positive", True, 10)
+
+    def both(upstream, *z):
+        out, pull = jax.vjp(attend, *z)
+        return out, *pull(upstream)
+
+    mapped = jax.jit(jax.vmap(jax.vmap(both)))(upstream, q, k, v)
+    for b, h in np.ndindex(2, 3):
+        alone = jax.jit(both)(*(z[b, h] for z in (upstream, q, k, v)))
+        for m, e in zip(mapped, alone, strict=True):
+            np.testing.assert_allclose(m[b, h], e, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["oprf", "saderf"])

@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.utils.seeding import np_random
 
 from envs.adapters.as_gymnasium import CarRacing
-from tests.envs.car_racing import driver
+from envs.car_racing import reference
 
 NAME = "envs:iap/CarRacing-v0"
 SMALL = {"size": 16}
@@ -39,7 +39,7 @@ def test_passes_gymnasiums_own_check(render_mode, settings):
 @pytest.mark.parametrize("continuous", [True, False])
 def test_spaces_are_those_of_car_racing_v3(continuous):
     ours = gymnasium.make(NAME, continuous=continuous)
-    theirs = driver.CarRacing(continuous=continuous)
+    theirs = reference.CarRacing(continuous=continuous)
     assert ours.observation_space == theirs.observation_space
     assert ours.action_space == theirs.action_space
     assert ours.metadata["render_fps"] == theirs.metadata["render_fps"]
@@ -52,7 +52,7 @@ def test_spaces_are_those_of_car_racing_v3(continuous):
 )
 def test_a_seed_gives_the_game_of_car_racing_v3(seed, domain_randomize):
     ours = gymnasium.make(NAME, domain_randomize=domain_randomize)
-    theirs = driver.CarRacing(domain_randomize=domain_randomize)
+    theirs = reference.CarRacing(domain_randomize=domain_randomize)
     pictures = [(ours.reset(seed=seed)[0], theirs.reset(seed=seed)[0])]
     paid = []
     for step in range(60):
@@ -111,7 +111,7 @@ def test_info_says_how_an_episode_terminated():
 
 def test_colours_can_be_kept_as_in_car_racing_v3():
     ours = gymnasium.make(NAME, domain_randomize=True)
-    theirs = driver.CarRacing(domain_randomize=True)
+    theirs = reference.CarRacing(domain_randomize=True)
     pictures = []
     for options in (None, {"randomize": False}, {"randomize": True}):
         image, other = (e.reset(seed=4, options=options)[0] for e in (ours, theirs))

@@ -5,8 +5,8 @@ import pytest
 
 from envs.car_racing import driver, physics, track
 from envs.car_racing.driver import Motion, drive
+from envs.car_racing.reference import Reference
 from envs.car_racing.track import FAR, HALF_WIDTH, ROWS, Roads
-from tests.envs.car_racing.driver import Gymnasium
 
 LEVELS = range(100_000, 100_006)
 drive_one = jax.jit(drive)
@@ -68,7 +68,7 @@ def test_alone_and_of_gymnasiums_measures_it_does_the_same(laps, roads):
 
 
 def test_it_drives_gymnasiums_own_car():
-    env = Gymnasium()
+    env = Reference()
     env.reset(seed=LEVELS[0])
     roads = jax.tree.map(jnp.asarray, track.stack(LEVELS[:1]))
     total, over = 0.0, False

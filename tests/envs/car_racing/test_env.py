@@ -7,9 +7,9 @@ import pytest
 
 from envs.car_racing import car, palette
 from envs.car_racing import env as car_racing
+from envs.car_racing.reference import CarRacing, record
 from envs.core import Box, Discrete
 from envs.testing import check_env
-from tests.envs.car_racing.driver import CarRacing, record
 
 KEY = jax.random.key(0)
 
@@ -85,8 +85,8 @@ def test_many_drives_return_as_much_as_in_gymnasium():
 
 @pytest.mark.parametrize("steer", [0.0, 0.05])
 def test_leaving_the_field_ends_as_in_gymnasium(steer):
-    def act(step):
-        return np.array([steer if step < 60 else 0, 0.2, 0], np.float32)
+    def act(env):
+        return np.array([steer if env.taken < 60 else 0, 0.2, 0], np.float32)
 
     recording = record(2, 1000, act)
     assert recording.terminated and recording.rewards[-1] == -100
@@ -100,8 +100,8 @@ def test_five_choices_act_as_in_gymnasium():
     choices = np.repeat(rng.integers(5, size=50), 8).astype(np.int32)
     choices[:80] = 3
 
-    def act(step):
-        return choices[step]
+    def act(env):
+        return choices[env.taken]
 
     recording = record(5, len(choices), act, continuous=False)
     assert np.bincount(recording.actions).min() > 10

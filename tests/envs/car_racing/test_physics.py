@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from envs.car_racing import physics, track
-from tests.envs.car_racing.driver import record, wild
+from envs.car_racing.reference import record, wild
 
 reset = jax.jit(physics.reset)
 
@@ -92,7 +92,7 @@ def test_wild_driving_replays_as_in_gymnasium(seed):
 def test_random_actions_replay_as_in_gymnasium():
     rng = np.random.default_rng(0)
 
-    def act(step):
+    def act(env):
         return rng.uniform((-1, 0, 0), 1).astype(np.float32)
 
     assert_replayed(7, record(7, 200, act), 0.05)
@@ -103,8 +103,8 @@ def test_the_steering_stop_holds_and_lets_go_as_in_box2d(side):
     """Targets just beyond and just before the stop wind its impulse up and down."""
     targets = side * np.array([0.39, 1, 0.39, 0.41, 0.38, 0.399, 0.42, 0.3, -1, 0.405])
 
-    def act(step):
-        return np.array([targets[step // 5 % 10], 0.3, 0], np.float32)
+    def act(env):
+        return np.array([targets[env.taken // 5 % 10], 0.3, 0], np.float32)
 
     recording = record(1, 300, act)
     beyond = np.abs(recording.joints).max()
@@ -116,7 +116,7 @@ def test_the_steering_stop_holds_and_lets_go_as_in_box2d(side):
 
 
 def test_speed_ends_where_box2d_ends_it():
-    def act(step):
+    def act(env):
         return np.array([0, 1, 0], np.float32)
 
     recording = record(1, 250, act)
