@@ -52,6 +52,8 @@ class PPOConfig:
         from what it was; 0 never stops it.
       normalise: whether the value head predicts returns by their own mean and standard
         deviation, which are followed.
+      patience: in training, an episode is truncated after this many decisions in a row
+        without reward; 0 plays to the end.
       skips: after so many gradient steps in a row that were not finite, training stops.
     """
 
@@ -71,6 +73,7 @@ class PPOConfig:
     gradient_norm: float = 0.5
     target_kl: float = 0.05
     normalise: bool = True
+    patience: int = 10
     skips: int = 100
 
 
@@ -193,7 +196,8 @@ def _first(policy: Policy, env: VectorEnv) -> Playing:
     shapes = jax.eval_shape(env.reset, env.world, jnp.zeros(B, jnp.int32), keys)
     states = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (B, *x.shape)), policy.start())
-    return Playing(Games(states, carry, jnp.ones(B, bool)), jnp.zeros(B))
+    games = Games(states, carry, jnp.ones(B, bool), jnp.zeros(B, jnp.int32))
+    return Playing(games, jnp.zeros(B))
 
 
 def _iteration(
@@ -219,7 +223,7 @@ def _iteration(
 
         games, trajectory = unroll(
             *(env, world, jax.vmap(act), policy.start()),
-            *(playing.games, keys, levels, config.steps),
+            *(playing.games, keys, levels, config.steps, config.patience or None),
         )
         total, ended = finished(playing.total, trajectory)
         learned, batch, metrics = _prepared(config, learned, trajectory)
@@ -386,7 +390,8 @@ def _check(
     config: PPOConfig, policy: Policy, env: VectorEnv, devices: Sequence[Any]
 ) -> None:
     whole = ("worlds", "steps", "epochs", "minibatches", "skips")
-    for name, least in (*((name, 1) for name in whole), ("decay", 0)):
+    bounds = (*((name, 1) for name in whole), ("decay", 0), ("patience", 0))
+    for name, least in bounds:
         if (value := getattr(config, name)) < least:
             raise ValueError(f"agent.{name} is {value}; it must be at least {least}")
     for name in ("learning_rate", "clip", "gradient_norm"):

@@ -115,11 +115,13 @@ class Games(NamedTuple):
       carry: the policy's memories, [B].
       done: bool[B], worlds whose episode is over: before their next step a new one
         begins, and what their state and memory hold no longer matters.
+      idle: i32[B], decisions since the last positive reward.
     """
 
     states: Any
     carry: Any
     done: jax.Array
+    idle: jax.Array
 
 
 class Trajectory(NamedTuple):
@@ -163,14 +165,15 @@ def unroll(
     keys: jax.Array,
     levels: int,
     steps: int,
+    patience: int | None = None,
 ) -> tuple[Games, Trajectory]:
     """Plays B worlds for T steps and keeps what was seen, done and earned.
 
     Where an episode is over the next one begins, on a level drawn at random: a restart
     of states, so that each step draws each world once. States cut off by the clock are
     kept until the end, then drawn and valued once; of a world that is truncated twice
-    within the T steps, which takes a clock shorter than T, the last. An earlier cut is
-    then valued as the state before it.
+    within the T steps, which takes a clock or a patience shorter than T, the last. An
+    earlier cut is then valued as the state before it.
 
     Args:
       env: B worlds.
@@ -182,6 +185,8 @@ def unroll(
       keys: key[B], one for each world (`episode_keys`), of this unroll alone.
       levels: how many levels the world has.
       steps: T.
+      patience: truncates an episode after this many decisions in a row without a
+        positive reward; None leaves that to the clock.
 
     Returns:
       Where the worlds stand now, and what happened.
@@ -205,7 +210,12 @@ def unroll(
         observation = env.observe(world, states)
         carry, decision = act(carry, observation, stream(now, "policy"))
         states, outcome = env.step(world, states, decision.action, stream(now, "world"))
-        truncated = outcome.truncated & ~outcome.terminated
+        idle = jnp.where(games.done, 0, games.idle)
+        idle = jnp.where(outcome.reward > 0, 0, idle + 1)
+        truncated = outcome.truncated
+        if patience is not None:
+            truncated |= idle >= patience
+        truncated &= ~outcome.terminated
         seen = Trajectory(
             observation=observation,
             first=games.done,
@@ -218,7 +228,8 @@ def unroll(
         )
         at = jnp.broadcast_to(jnp.asarray(step, jnp.int32), (B,))
         cut = _where(truncated, _Cut(at, states, carry), cut)
-        return (Games(states, carry, outcome.terminated | truncated), cut), seen
+        ended = outcome.terminated | truncated
+        return (Games(states, carry, ended, idle), cut), seen
 
     cut = _Cut(jnp.full(B, -1, jnp.int32), games.states, games.carry)
     (games, cut), seen = env.loop.scan(body, (games, cut), jnp.arange(steps), steps)

@@ -27,7 +27,8 @@ def experience(policy, params):
     keys = rollout.episode_keys(jax.random.key(0), B)
     states = worlds.reset(ENV.world, jnp.zeros(B, jnp.int32), keys)
     carry = jax.tree.map(lambda x: jnp.zeros((B, *x.shape)), policy.start())
-    games = rollout.Games(states, carry, jnp.ones(B, bool))
+    none = jnp.zeros(B, jnp.int32)
+    games = rollout.Games(states, carry, jnp.ones(B, bool), none)
 
     @jax.jit
     def play(games, key):

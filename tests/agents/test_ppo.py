@@ -14,7 +14,7 @@ from tests import probes
 CONTENT = EncoderConfig(window=2, stride=2, top_k=2, features=8, content=True)
 QUICK = {
     **{"worlds": 16, "steps": 16, "minibatches": 4, "learning_rate": 5e-3},
-    **{"target_kl": 0.0},
+    **{"target_kl": 0.0, "patience": 0},
 }
 
 
@@ -246,6 +246,16 @@ def test_metrics_count_what_was_played():
     assert metrics["updates"] == 3 * 4 * 4
 
 
+def test_patience_ends_episodes_without_reward():
+    """Cut after 4 of 8 steps, and valued as if they had gone on: 4 decisions a return,
+    and not a value that has learned of an end."""
+    env = probes.signal_world(lambda cue, step, action: -1.0, length=8, clock=True)
+    learner, world, policy = small(env, discount=0.5, steps=8, patience=4)
+    state, metrics = improve(learner, world, 60)
+    assert metrics["return_mean"] == -4
+    np.testing.assert_allclose(value_of(policy, state, 0), -2, atol=0.1)
+
+
 def test_the_learning_rate_falls_to_nothing():
     learner, world, _ = small(probes.constant_reward(), decay=2)
     rates, state = [], None
@@ -305,6 +315,7 @@ def test_a_sound_step_ends_the_row():
     ("settings", "message"),
     [
         ({"worlds": 0}, "agent.worlds is 0"),
+        ({"patience": -1}, "agent.patience is -1"),
         ({"minibatches": 5}, "agent.minibatches is 5.*agent.steps=16"),
         ({"minibatches": 5, "core": Core.rnn}, "minibatches is 5.*agent.worlds=16"),
         ({"worlds": 1, "devices": 2}, "2 devices for agent.worlds=1; choose devices=1"),

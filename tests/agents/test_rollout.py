@@ -116,17 +116,19 @@ def drift(carry, observation, key):
     return carry + 1, decision
 
 
-def unrolled(env, B, keys, games=None, loop=None):
+def unrolled(env, B, keys, games=None, loop=None, patience=None):
     worlds = vectorise(env, B)
     worlds = worlds._replace(loop=loop or worlds.loop)
     if games is None:
         reset = jax.vmap(env.reset, (None, 0, 0))
         fresh = reset(env.world, jnp.zeros(B, jnp.int32), keys)
-        games = rollout.Games(fresh, jnp.zeros(B), jnp.ones(B, bool))
+        none = jnp.zeros(B, jnp.int32)
+        games = rollout.Games(fresh, jnp.zeros(B), jnp.ones(B, bool), none)
 
     def play(games, keys):
         return rollout.unroll(
-            worlds, env.world, jax.vmap(drift), jnp.zeros(()), games, keys, 6, STEPS
+            *(worlds, env.world, jax.vmap(drift), jnp.zeros(()), games, keys, 6),
+            *(STEPS, patience),
         )
 
     return (play if loop else jax.jit(play))(games, keys)
@@ -135,12 +137,12 @@ def unrolled(env, B, keys, games=None, loop=None):
 FIELDS = "first", "reward", "terminated", "truncated", "successor", "value", "light"
 
 
-def unroll_by_hand(env, B, iterations):
+def unroll_by_hand(env, B, iterations, patience=1000):
     """One world after the other in Python loops: the independent reference."""
     rows, act = [], jax.jit(drift)
     reset, step_env, observe = map(jax.jit, (env.reset, env.step, env.observe))
     for b in range(B):
-        state, carry, over = None, None, True
+        state, carry, over, idle = None, None, True, 0
         for iteration in range(iterations):
             key = rollout.episode_keys(jax.random.key(iteration), b + 1)[b]
             for step in range(STEPS):
@@ -151,14 +153,16 @@ def unroll_by_hand(env, B, iterations):
                         names.stream(now, "levels"), (), 0, 6, jnp.int32
                     )
                     state = reset(env.world, level, names.stream(now, "reset"))
-                    carry = jnp.float32(0)
+                    carry, idle = jnp.float32(0), 0
                 seen = observe(env.world, state)
                 carry, decision = act(carry, seen, names.stream(now, "policy"))
                 state, (reward, terminated, truncated, _) = step_env(
                     env.world, state, decision.action, names.stream(now, "world")
                 )
                 after = act(carry, observe(env.world, state), key)[1].value
-                over = bool(terminated | truncated)
+                idle = 0 if reward > 0 else idle + 1
+                truncated = bool(truncated) or (idle >= patience and not terminated)
+                over = bool(terminated) or truncated
                 successor = 0.0 if terminated else after
                 ended = first, reward, terminated, truncated, successor
                 rows.append([*ended, decision.value, decision.log_prob])
@@ -166,12 +170,12 @@ def unroll_by_hand(env, B, iterations):
     return dict(zip(FIELDS, columns, strict=True))
 
 
-def stitched(env, B, loop=None, unrolls=2):
+def stitched(env, B, loop=None, unrolls=2, patience=None):
     """Unrolls, each where the one before left off."""
     parts, games = [], None
     for iteration in range(unrolls):
         batch = rollout.episode_keys(jax.random.key(iteration), B)
-        games, trajectory = unrolled(env, B, batch, games, loop)
+        games, trajectory = unrolled(env, B, batch, games, loop, patience)
         parts.append(trajectory)
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
@@ -212,9 +216,24 @@ def test_a_world_does_not_depend_on_its_neighbours_in_an_unroll():
     np.testing.assert_array_equal(few.reward, many.reward[:, :2])
 
 
-def test_a_clock_shorter_than_the_unroll_values_the_last_cut_exactly():
-    env, B = dot_world(max_steps=3, noise=0.0), 4
-    found, expected = stitched(env, B), unroll_by_hand(env, B, 2)
+def poorer(env):
+    """The same world with a reward that is often negative."""
+
+    def step(*args):
+        state, outcome = env.step(*args)
+        return state, outcome._replace(reward=outcome.reward - 0.75)
+
+    return env._replace(step=step)
+
+
+@pytest.mark.parametrize(
+    ("limit", "patience"), [(3, None), (20, 2)], ids=["clock", "patience"]
+)
+def test_of_several_cuts_in_an_unroll_the_last_is_valued_exactly(limit, patience):
+    env, B = poorer(dot_world(max_steps=limit, noise=0.1)), 4
+    found = stitched(env, B, patience=patience)
+    expected = unroll_by_hand(env, B, 2, patience or 1000)
+    assert expected["truncated"].sum(axis=0).max() > 2
     np.testing.assert_array_equal(found.truncated, expected["truncated"])
     for b in range(B):
         for half in (slice(0, STEPS), slice(STEPS, 2 * STEPS)):
