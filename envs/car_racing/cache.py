@@ -71,6 +71,7 @@ def build(seeds: Sequence[int], domain_randomize: bool = False) -> Pool:
     """
     roads = track.stack(seeds, domain_randomize)
     tracks = [Track(*arrays) for arrays in zip(*roads.tracks, strict=True)]
+    colour_map.shared_blocks()  # else every thread would make what all of them need
     # Most of the work happens in numpy and OpenCV, which let other threads run.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         maps = list(threads.map(colour_map.rasterise, tracks))

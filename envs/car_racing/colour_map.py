@@ -81,8 +81,9 @@ def _grass() -> np.ndarray:
     """u8[side, side], labels of a field without a road."""
     square = _HALF * GRASS_TEXELS
     light = np.arange(SQUARES * square) // square % 2 == 0
-    grass = np.where(light[:, None] & light, palette.LIGHT, palette.DARK)
-    return np.pad(grass.astype("u1"), _MARGIN, constant_values=palette.BLACK)
+    kinds = np.array([palette.DARK, palette.LIGHT], "u1")
+    grass = np.where(light[:, None] & light, kinds[1], kinds[0])
+    return np.pad(grass, _MARGIN, constant_values=palette.BLACK)
 
 
 def _blocks_of(labels: np.ndarray, level: int) -> np.ndarray:
