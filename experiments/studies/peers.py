@@ -142,7 +142,7 @@ def gymnasium_turn(mode: str, policy: Policy | None = None) -> Callable[[], int]
         for _ in range(8):
             action = actions[t % DRAWN]
             if mode != "physics":
-                picture.sum(dtype="u4")
+                picture.sum(dtype="u1")
             if player is not None:
                 action = player(picture[None], [0])[0]
             picture, _, terminated, truncated, _ = env.step(action)
@@ -216,7 +216,7 @@ def envpool(setting: Setting, batch: int, policy: Policy | None = None) -> Conte
         nonlocal t
         for _ in range(B // batch):
             pictures, _, _, _, info = env.recv()
-            pictures.sum(dtype="u4")
+            pictures.sum(dtype="u1")
             ids = info["env_id"]
             action = player(pictures, ids) if player is not None else actions[t % DRAWN]
             env.send(action, ids)
