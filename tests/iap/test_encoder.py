@@ -102,7 +102,7 @@ def test_exact_encoder_equals_explicit_loops(window, stride, scale, position):
         score=True,
     )
     weights, bias = draw(config)
-    features, attention = jitted(config, IMAGE, weights, bias)
+    features, attention, *_ = jitted(config, IMAGE, weights, bias)
     affine, scores, centre, relative = explicit(config, weights, bias, PLACES[position])
     # Logits up to ~20 as float32 sums of up to 163 terms: errors of exp below 1e-4.
     np.testing.assert_allclose(attention.scores, scores, rtol=1e-3)
@@ -124,7 +124,7 @@ def test_exact_encoder_equals_explicit_loops(window, stride, scale, position):
 @pytest.mark.parametrize("origin", list(Origin), ids=lambda o: o.name)
 def test_features_are_centres_alone_by_default(origin):
     config = EncoderConfig(origin=origin)
-    features, attention = jitted(config, IMAGE, *draw(config))
+    features, attention, *_ = jitted(config, IMAGE, *draw(config))
     assert features.shape == (20,)
     relative = np.asarray(attention.centre) / [[30, 38]]
     expected = relative if origin is Origin.corner else 2 * relative - 1
@@ -233,7 +233,7 @@ def test_attention_agent_has_3603_parameters():
     image = jax.ShapeDtypeStruct((96, 96, 3), jnp.uint8)
     params = jax.eval_shape(network.init, jax.random.key(0), image)
     assert count(params) == 3603
-    _, (features, attention) = jax.eval_shape(network.apply, params, image)
+    _, (features, attention, *_) = jax.eval_shape(network.apply, params, image)
     assert features.shape == (20,)
     assert attention.scores.shape == (529,)
 
