@@ -1,10 +1,3 @@
-# Gymnasium's car and road are None until its reset, and its types stay so.
-# pyright: reportArgumentType=false
-# pyright: reportGeneralTypeIssues=false
-# pyright: reportOptionalIterable=false
-# pyright: reportOptionalMemberAccess=false
-# pyright: reportOptionalOperand=false
-
 """Gymnasium's own game, recorded: what ours is held against.
 
 For studies and tests only; the game itself imports nothing from here.
@@ -12,7 +5,7 @@ For studies and tests only; the game itself imports nothing from here.
 
 import warnings
 from collections.abc import Callable, Collection
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -36,7 +29,11 @@ class Reference(CarRacing):
       frames: which ones, by the number of actions taken.
       taken: actions taken.
       shown: score that the last frame shows, drawn or not.
+      car: Gymnasium's, and `road` its tiles; there once the world has been reset.
     """
+
+    car: Any
+    road: Any
 
     def __init__(self, frames: Collection[int] = (), **settings):
         """As CarRacing; `frames` are those to draw."""
@@ -173,32 +170,37 @@ def state_of(env: Reference, track: int = 0) -> State:
     kinds = [palette.ROAD, palette.DARK, palette.LIGHT]
     # pygame cuts fractions off.
     ground[kinds] = np.floor([env.road_color, env.bg_color, env.grass_color])
-    (x, y), (vx, vy) = np.float32([hull.position, hull.linearVelocity])
-    wheel_vx, wheel_vy = np.float32([wheel.linearVelocity for wheel in wheels]).T
+    (x, y), (vx, vy) = np.array([hull.position, hull.linearVelocity], np.float32)
+    wheel_vx, wheel_vy = np.array(
+        [wheel.linearVelocity for wheel in wheels], np.float32
+    ).T
     joints = [wheel.joint for wheel in wheels]
-    return State(
-        track=np.int32(track),
-        step=np.int32(env.taken),
-        x=x,
-        y=y,
-        angle=np.float32(hull.angle),
-        vx=vx,
-        vy=vy,
-        w=np.float32(hull.angularVelocity),
-        wheel_vx=wheel_vx,
-        wheel_vy=wheel_vy,
-        joint=np.float32([joint.angle for joint in joints]),
-        joint_speed=np.float32([joint.speed for joint in joints]),
-        stop=np.float32([-joint.GetReactionTorque(1.0) for joint in joints]),
-        omega=np.float32([wheel.omega for wheel in wheels]),
-        phase=np.float32([wheel.phase for wheel in wheels]),
-        gas=np.float32(wheels[2].gas),
-        road=np.array([len(wheel.tiles) > 0 for wheel in wheels]),
-        visited=visited,
-        visited_count=np.int32(env.tile_visited_count),
-        ground=ground,
-        score=np.float32(env.shown),
-    )
+    fields: dict[str, Any] = {
+        "track": np.int32(track),
+        "step": np.int32(env.taken),
+        "x": x,
+        "y": y,
+        "angle": np.float32(hull.angle),
+        "vx": vx,
+        "vy": vy,
+        "w": np.float32(hull.angularVelocity),
+        "wheel_vx": wheel_vx,
+        "wheel_vy": wheel_vy,
+        "joint": np.array([joint.angle for joint in joints], np.float32),
+        "joint_speed": np.array([joint.speed for joint in joints], np.float32),
+        "stop": np.array(
+            [-joint.GetReactionTorque(1.0) for joint in joints], np.float32
+        ),
+        "omega": np.array([wheel.omega for wheel in wheels], np.float32),
+        "phase": np.array([wheel.phase for wheel in wheels], np.float32),
+        "gas": np.float32(wheels[2].gas),
+        "road": np.array([len(wheel.tiles) > 0 for wheel in wheels]),
+        "visited": visited,
+        "visited_count": np.int32(env.tile_visited_count),
+        "ground": ground,
+        "score": np.float32(env.shown),
+    }
+    return State(**fields)
 
 
 def record(
