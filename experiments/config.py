@@ -87,14 +87,6 @@ PRESETS = {
 IDENTITY = (*GROUPS, "seed")
 """The settings that make two runs different ones."""
 
-LATER = {
-    "env": ("domain_randomize", "variant", "video"),
-    "encoder": ("norms", "spread", "balance", "weighted", "temperature"),
-    "controller": ("layers",),
-}
-"""Settings that came after the first runs. A run that leaves them at their defaults is
-named without them, so that those runs are found by their names."""
-
 OF_THE_COMMAND = (
     *("mode", "run", "resume", "fresh", "debug"),
     *("devices", "root", "episodes", "track", "height", "heat_map"),
@@ -208,14 +200,3 @@ def identified(config: Config) -> dict[str, Any]:
     """The part of the settings that makes two runs different ones, as `plain`."""
     settings = plain(config)
     return {name: settings[name] for name in IDENTITY}
-
-
-def naming(config: Config) -> dict[str, Any]:
-    """The part of the settings that a run is named after, as `plain`."""
-    settings = identified(config)
-    for group, names in LATER.items():
-        chosen = getattr(config, group)
-        for name in names:
-            if getattr(type(chosen)(), name, None) == getattr(chosen, name, None):
-                settings[group].pop(name, None)
-    return settings

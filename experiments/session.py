@@ -19,7 +19,7 @@ from agents.policy import parameter_count
 from experiments import checkpoint, curve, folder, metrics, show
 from experiments.arguments import run_folder, stored
 from experiments.build import TEST, VALIDATION, Parts, build
-from experiments.config import AGENTS, Config, identified, naming, plain
+from experiments.config import AGENTS, Config, identified, plain
 from experiments.folder import RunError
 from experiments.metrics import Row
 from experiments.signals import Stopped, noting
@@ -290,7 +290,7 @@ def folder_of(config: Config) -> Path:
       RunError: `resume` names no run, or the run of other settings.
     """
     if not config.resume:
-        settings = naming(config)
+        settings = identified(config)
         env, agent = config.env.name, config.agent.name
         name = folder.run_name(env, agent, config.seed, settings)
         return Path(config.root) / name

@@ -1,8 +1,7 @@
 """What the car's driver sees: one world's picture, as gathers from the colour maps."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from envs.car_racing import (
 from envs.car_racing.colour_map import BLOCK, Ground
 from envs.car_racing.state import State
 from envs.car_racing.track import PLAYFIELD
+from envs.fence import fenced, gate
 
 _SIDE = 5
 """Bits of a texel's row or column within its block."""
@@ -42,7 +42,7 @@ class Canvas(NamedTuple):
       ground: the tracks' pictures.
       hull: f32[steps, h * w], `sprite.hull_table`.
       scores: u8[n, h, w], `score.table`.
-      gate: bool[], always true, see `_fenced`.
+      gate: bool[], always true, see `fence`.
     """
 
     ground: Ground
@@ -62,23 +62,8 @@ def canvas(ground: Ground, size: int = 96) -> Canvas:
         ground=ground,
         hull=sprite.hull_table(size),
         scores=score.table(size),
-        gate=np.array(True),
+        gate=gate(),
     )
-
-
-def _fenced(gate: ArrayLike, function: Callable[..., Any], *args: Any) -> Any:
-    """`function(*args)`, which XLA may not fuse with what comes before or after.
-
-    XLA's CPU backend otherwise computes a gather's indices anew, one by one, for every
-    byte that it reads. A condition on a value that it cannot know stops it, where an
-    optimisation barrier does not.
-    """
-    result = jax.eval_shape(function, *args)
-
-    def never(*_):
-        return jax.tree.map(lambda r: jnp.zeros(r.shape, r.dtype), result)
-
-    return lax.cond(gate, function, never, *args)
 
 
 def _take(table: ArrayLike, at: jax.Array) -> jax.Array:
@@ -161,10 +146,10 @@ def _ground(canvas: Canvas, state: State, size: int) -> jax.Array:
 
     # Four loops over all pixels, each of them simple enough to be fast: XLA would make
     # one of them, and compute all that leads to a pixel for each byte of its colour.
-    axes = _fenced(canvas.gate, lambda s: _axes(s, size), state)
-    place = _fenced(canvas.gate, _places, axes).reshape(-1)
+    axes = fenced(canvas.gate, lambda s: _axes(s, size), state)
+    place = fenced(canvas.gate, _places, axes).reshape(-1)
     track = state.track.astype(jnp.uint32)
-    return _fenced(canvas.gate, codes, _fenced(canvas.gate, texels, place, track))
+    return fenced(canvas.gate, codes, fenced(canvas.gate, texels, place, track))
 
 
 class _Details(NamedTuple):
@@ -259,8 +244,8 @@ def observe(
     codes = _ground(canvas, state, size)
     shown = jnp.clip(jnp.round(state.score), score.LOWEST, score.HIGHEST)
     text = _take(canvas.scores, (shown - score.LOWEST).astype(jnp.uint32))
-    details = _fenced(canvas.gate, lambda s: _details(canvas, s, size), state)
-    image = _fenced(canvas.gate, compose, codes, text, details)
+    details = fenced(canvas.gate, lambda s: _details(canvas, s, size), state)
+    image = fenced(canvas.gate, compose, codes, text, details)
     return with_square(image, state.step) if with_blob else image
 
 

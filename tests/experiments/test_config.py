@@ -13,13 +13,11 @@ from experiments.arguments import compose, stored, sweep
 from experiments.config import (
     DEFAULTS,
     GROUPS,
-    LATER,
     OF_THE_COMMAND,
     PRESETS,
     Config,
     Mode,
     identified,
-    naming,
     plain,
 )
 from experiments.folder import RunError
@@ -167,7 +165,7 @@ def test_a_refusal_names_the_setting_and_what_is_valid(argument, parts):
 
 def test_identity_is_of_what_is_learned_and_not_of_how_long():
     def name(*arguments):
-        return folder.identity(naming(compose(arguments)))
+        return folder.identity(identified(compose(arguments)))
 
     base = name()
     assert name("iterations=9", "devices=1", "log_every=3", "root=x") == base
@@ -186,18 +184,6 @@ def test_identity_is_of_what_is_learned_and_not_of_how_long():
     ]
     assert len({base, *others}) == 8
     assert name("env.variant=noise+bars") == name("env.variant=bars+noise")
-
-
-def test_settings_of_later_versions_do_not_rename_older_runs():
-    """Their folders were named without them."""
-    usual = naming(compose([]))
-    for group, names in LATER.items():
-        assert not {*names} & {*usual[group]}
-        assert {*names} < {*plain(compose([]))[group]}
-    assert naming(compose(["env.variant=bars"]))["env"] == {
-        **usual["env"],
-        "variant": "bars",
-    }
 
 
 @pytest.fixture
