@@ -93,9 +93,10 @@ class _Axes(NamedTuple):
 
 def _axes(state: State, size: int) -> _Axes:
     zoom = camera.zoom_at(state.step)
-    # The level whose texels, averaged two by two, are nearest to a pixel's size.
+    # The coarsest level whose texels, averaged two by two, are no larger than a pixel:
+    # nearer to Gymnasium's frames than the level nearest in size.
     pixel = math.sqrt(camera.WINDOW_W * camera.WINDOW_H) / size / (2 * colour_map.TEXEL)
-    level = jnp.round(jnp.log2(pixel / zoom)).astype(jnp.int32)
+    level = jnp.floor(jnp.log2(pixel / zoom)).astype(jnp.int32)
     level = jnp.clip(level, 0, colour_map.LEVELS - 1)
     texel = colour_map.TEXEL * jnp.exp2(level.astype(jnp.float32))
     right = camera.centres(size, camera.WINDOW_W) - np.float32(camera.CAR_X)

@@ -11,7 +11,7 @@ from envs.car_racing.reference import careless, record
 from envs.car_racing.state import State
 
 SEEDS = (3, 8, 21)
-ZOOM = (0, 1, 4, 9, 15, 22, 30, 40, 48)
+ZOOM = (0, 1, 2, 4, 9, 15, 22, 30, 40, 48)
 """Frames within the first second's zoom."""
 DRIVE = (49, 70, 95, 120, 150, 190, 230)
 
