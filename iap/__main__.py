@@ -1,0 +1,227 @@
+"""The encoder as a tool: an image with the patches that receive most attention.
+
+    python -m iap image.png
+    python -m iap image.png --weights runs/NAME/checkpoints/best.npz --kernel relu
+
+Writes the image with its k most attended patches lit and outlined, the brighter the
+more attended, and prints where they are. Without --weights, queries and keys are random
+projections of the patches, drawn from --seed: an untrained policy's eye.
+"""
+
+import argparse
+import enum
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from iap.encoder import EncoderConfig, Position, Scale, encode, weights_shape
+from iap.features import Kernel
+from iap.selection import Order
+
+DIM = 0.5  # light left to what is not attended
+OUTLINE = np.array([255, 200, 61])
+SHOWN = 480  # pixels that a small image's longer side is enlarged to, about
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Does what the command line asks for; 1 for a mistake, told in one sentence."""
+    arguments = _parser().parse_args(argv)
+    try:
+        print(_run(arguments))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m iap", description=(__doc__ or "").splitlines()[0]
+    )
+    add, default = parser.add_argument, EncoderConfig()
+    add("image", type=Path, help="any picture that OpenCV reads")
+    add("--out", type=Path, help="PNG to write; image-attended.png beside the image")
+    add("--window", type=int, default=default.window, help="side of patches in pixels")
+    add("--stride", type=int, help="pixels between patches; their side, unless given")
+    add("--k", type=int, default=default.top_k, help="patches to show")
+    add("--kernel", default="taylor", choices=_names(Kernel), help="what compares")
+    add("--features", type=int, default=default.features, help="random directions")
+    add("--order", type=int, default=default.order, help="degree of kernel taylor")
+    add("--depth", type=int, default=default.depth, help="length of queries and keys")
+    add("--position", default="none", choices=_names(Position), help="in a token")
+    add("--scale", default="depth", choices=_names(Scale), help="logits' divisor")
+    add("--seed", type=int, default=0, help="of random weights and features")
+    add(
+        "--weights",
+        type=Path,
+        help="npz with arrays weights and bias, or encoder/weights and encoder/bias as "
+        "a run's checkpoint has them; give the settings that they were trained with",
+    )
+    add("--zoom", type=int, default=0, help="times to enlarge; 0: small images only")
+    return parser
+
+
+def _names(choices: type[enum.Enum]) -> list[str]:
+    return [choice.name for choice in choices]
+
+
+def _run(arguments: argparse.Namespace) -> str:
+    out = arguments.out
+    if out is None:
+        out = arguments.image.with_name(f"{arguments.image.stem}-attended.png")
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"--out {out} must end in .png, the format that is written.")
+    if arguments.zoom < 0:
+        raise ValueError(f"--zoom {arguments.zoom} must be at least 1, or 0.")
+    image = _read(arguments.image)
+    config = EncoderConfig(
+        window=arguments.window,
+        stride=arguments.window if arguments.stride is None else arguments.stride,
+        depth=arguments.depth,
+        top_k=arguments.k,
+        kernel=Kernel[arguments.kernel],
+        features=arguments.features,
+        order=arguments.order,
+        position=Position[arguments.position],
+        scale=Scale[arguments.scale],
+        selection=Order.rank,
+        seed=arguments.seed,
+    )
+    if arguments.weights is None:
+        parameters = random_parameters(config, arguments.seed)
+    else:
+        parameters = read_parameters(arguments.weights, config)
+    encoding = jax.jit(encode, static_argnums=0)(config, image, *parameters)
+    scores, index, centre = map(np.asarray, encoding.attention)
+    zoom = arguments.zoom or max(1, SHOWN // max(image.shape[:2]))
+    _write(out, draw(image, centre, config.window, zoom))
+    lines = [
+        f"{out}: {len(index)} of {len(scores)} patches receive "
+        f"{scores[index].sum() / scores.sum():.1%} of the attention.",
+        "row column (of the patch's centre, in pixels)  share",
+    ]
+    for (row, column), score in zip(centre, scores[index], strict=True):
+        lines.append(f"{row:.0f} {column:.0f}  {score / scores.sum():.2%}")
+    return "\n".join(lines)
+
+
+def random_parameters(
+    config: EncoderConfig, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights N(0, 1 / d_in) and a bias of zeros for an image of three channels."""
+    shape = weights_shape(config, 3)
+    rng = np.random.default_rng(seed)
+    weights = rng.standard_normal(shape) / math.sqrt(shape[0])
+    return weights.astype(np.float32), np.zeros(shape[1], np.float32)
+
+
+def read_parameters(
+    path: Path, config: EncoderConfig
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The projections to queries and keys from an npz file; the bias may be None.
+
+    Args:
+      path: holds `weights` f32[d_in, n d] and perhaps `bias` f32[n d], or both under
+        `encoder/`. Further columns, of projected contents, are left out.
+      config: the settings that they have to fit, for three channels.
+
+    Raises:
+      ValueError: the file holds no such arrays, or they do not fit.
+      OSError: it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            prefix = "encoder/" if "encoder/weights" in file else ""
+            named = {
+                name: file[prefix + name]
+                for name in ("weights", "bias")
+                if prefix + name in file
+            }
+    except OSError:
+        raise
+    except Exception as error:  # zipfile and NumPy have many names for a broken file
+        raise ValueError(f"{path} is no sound npz file ({error}).") from error
+    if "weights" not in named:
+        raise ValueError(
+            f"{path} holds neither weights nor encoder/weights; save the projection "
+            "to queries and keys under one of these names."
+        )
+    inputs, outputs = weights_shape(config, 3)
+    found = named["weights"].shape
+    if len(found) != 2 or found[0] != inputs or found[1] < outputs:
+        raise ValueError(
+            f"the weights of {path} have shape {found}, but these settings need "
+            f"({inputs}, {outputs}): give the window, depth and position that they "
+            "were trained with (images have three channels here)."
+        )
+    weights, bias = named["weights"][:, :outputs], named.get("bias")
+    if bias is None:
+        return np.asarray(weights, np.float32), None
+    if bias.shape != found[1:]:
+        raise ValueError(
+            f"the bias of {path} has shape {bias.shape}; its weights need {found[1:]}."
+        )
+    return np.asarray(weights, np.float32), np.asarray(bias[:outputs], np.float32)
+
+
+def draw(image: np.ndarray, centre: np.ndarray, window: int, zoom: int) -> np.ndarray:
+    """The image enlarged, dim but for the given patches, which are outlined.
+
+    Args:
+      image: u8[H, W, 3].
+      centre: f32[K, 2], (row, column) of patches in pixels, the most attended first.
+      window: side of a patch in pixels.
+      zoom: times to enlarge.
+
+    Returns:
+      u8[H zoom, W zoom, 3].
+    """
+    large = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    out = (DIM * large).astype(np.uint8)
+    corners = (centre.astype(int) - window // 2) * zoom
+    side = window * zoom
+    line = max(1, min(zoom, side // 4))  # of the outline, outside the patch
+    boxes = [
+        tuple(slice(max(0, at - edge), at + side + edge) for at in corner)
+        for corner in corners.tolist()
+        for edge in (line, 0)
+    ]
+    for i in reversed(range(len(centre))):  # the most attended on top
+        strength = 1 - 0.6 * i / len(centre)
+        out[boxes[2 * i]] = (strength * OUTLINE).astype(np.uint8)
+    for box in boxes[1::2]:  # no outline hides what another patch shows
+        out[box] = large[box]
+    return out
+
+
+def _read(path: Path) -> np.ndarray:
+    cv2 = _opencv()
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    if image is None:
+        raise ValueError(f"{path} is no picture that OpenCV can read; try a PNG.")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    _, content = _opencv().imencode(".png", image[..., ::-1])
+    path.write_bytes(content.tobytes())
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ValueError(
+            "reading pictures needs OpenCV: pip install opencv-python-headless."
+        ) from error
+    return cv2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
