@@ -26,7 +26,7 @@ def test_paints_what_the_driver_sees():
 
 @pytest.mark.parametrize(("height", "width"), [(600, 600), (400, 500), (150, 90)])
 def test_any_size(height, width):
-    image = painted(20, height, width)
+    image = painted(22, height, width)
     assert image.shape == (height, width, 3) and image.dtype == np.uint8
     # The middle of the hull is red, the strip black, whatever the size.
     y, x = int(height * 0.75), width // 2
@@ -35,7 +35,7 @@ def test_any_size(height, width):
 
 
 def test_smooth_where_large():
-    image = painted(20, 600, 600)[:525]
+    image = painted(22, 600, 600)[:525]
     pure = {(100, 202, 100), (100, 228, 100), (202, 0, 0), (0, 0, 0), (75, 75, 75)}
     pure |= {(grey,) * 3 for grey in (100, 102, 105)} | {(253, 253, 253), (253, 0, 0)}
     colours, counts = np.unique(image.reshape(-1, 3), axis=0, return_counts=True)
