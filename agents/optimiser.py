@@ -33,43 +33,49 @@ class Optimiser(NamedTuple):
 
     Attributes:
       init: params -> Trained.
-      step: (Trained, gradient, loss f32[]) -> (Trained, the gradient's norm f32[]).
-      rate: Trained -> f32[], the learning rate of the next step.
+      step: (Trained, gradient, loss f32[], learning rate f32[]) -> (Trained, the
+        gradient's norm f32[]).
     """
 
     init: Callable[[Params], Trained]
-    step: Callable[[Trained, Params, jax.Array], tuple[Trained, jax.Array]]
-    rate: Callable[[Trained], jax.Array]
+    step: Callable[[Trained, Params, jax.Array, jax.Array], tuple[Trained, jax.Array]]
 
 
-def adam(learning_rate: float, decay: int, bound: float) -> Optimiser:
+def falling(start: float, decay: int, iteration: jax.Array) -> jax.Array:
+    """A learning rate that falls to 0 in a straight line, f32[].
+
+    Args:
+      start: of iteration 0.
+      decay: iterations until it is 0; 0 keeps it.
+      iteration: i32[], how many are done.
+    """
+    if not decay:
+        return jnp.float32(start)
+    return start * jnp.maximum(1 - iteration.astype(jnp.float32) / decay, 0)
+
+
+def adam(bound: float) -> Optimiser:
     """Adam, arXiv 1412.6980.
 
     Args:
-      learning_rate: of the first step.
-      decay: steps over which it falls to 0 in a straight line; 0 keeps it.
       bound: longer gradients are cut to this length.
     """
-    if decay:
-        schedule = optax.linear_schedule(learning_rate, 0.0, decay)
-    else:
-        schedule = optax.constant_schedule(learning_rate)
     method = optax.chain(
-        optax.clip_by_global_norm(bound), optax.adam(schedule, eps=1e-5)
+        optax.clip_by_global_norm(bound), optax.scale_by_adam(eps=1e-5)
     )
 
     def init(params: Params) -> Trained:
         return Trained(params, method.init(params), *[jnp.int32(0)] * 3)
 
-    def step(trained: Trained, gradient: Params, loss: jax.Array):
+    def step(trained: Trained, gradient: Params, loss: jax.Array, rate: jax.Array):
         norm = optax.tree.norm(gradient)
         sound = jnp.isfinite(norm) & jnp.isfinite(loss)
         with _lenient():
             change, memory = method.update(gradient, trained.memory, trained.params)
-        new = optax.apply_updates(trained.params, change), memory
+        moved = jax.tree.map(lambda x, by: x - rate * by, trained.params, change)
         params, memory = jax.tree.map(
             lambda new, old: jnp.where(sound, new, old),
-            new,
+            (moved, memory),
             (trained.params, trained.memory),
         )
         stepped = Trained(
@@ -81,11 +87,7 @@ def adam(learning_rate: float, decay: int, bound: float) -> Optimiser:
         )
         return stepped, norm
 
-    def rate(trained: Trained) -> jax.Array:
-        with _lenient():
-            return jnp.asarray(schedule(trained.updates), jnp.float32)
-
-    return Optimiser(init, step, rate)
+    return Optimiser(init, step)
 
 
 def _lenient():

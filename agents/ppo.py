@@ -20,7 +20,7 @@ from agents import losses, minibatches, moments
 from agents.core import Learner, Params, Policy
 from agents.minibatches import Batch
 from agents.moments import Moments
-from agents.optimiser import Optimiser, Trained, adam
+from agents.optimiser import Optimiser, Trained, adam, falling
 from agents.rollout import Games, Trajectory, finished, unroll
 from envs.core import LAX, VectorEnv
 from iap import Attention
@@ -81,12 +81,14 @@ class Learned(NamedTuple):
     """What learning has come to; the same on every device.
 
     Attributes:
+      iterations: i32[], how many are done.
       trained: the policy's parameters and the optimiser's memory.
       returns: moments of the returns that values predict.
       return_mean, return_best: f32[], of the episodes that ended in the last iteration
         in which any did; NaN before.
     """
 
+    iterations: jax.Array
     trained: Trained
     returns: Moments
     return_mean: jax.Array
@@ -155,8 +157,7 @@ def make(
     _check(config, policy, env, devices)
     mesh = _mesh(config, policy, devices)
     everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
-    steps = config.decay * config.epochs * config.minibatches
-    optimiser = adam(config.learning_rate, steps, config.gradient_norm)
+    optimiser = adam(config.gradient_norm)
     iteration = jax.jit(
         jax.shard_map(
             _iteration(config, policy, env, levels, optimiser),
@@ -172,7 +173,7 @@ def make(
     def init(key: jax.Array) -> PPOState:
         trained = optimiser.init(policy.init(key))
         none = jnp.float32(jnp.nan)
-        learned = Learned(trained, moments.start(), none, none)
+        learned = Learned(jnp.int32(0), trained, moments.start(), none, none)
         return PPOState(learned, _first(policy, env))
 
     def update(state: PPOState, world, key):
@@ -227,14 +228,16 @@ def _iteration(
         )
         total, ended = finished(playing.total, trajectory)
         learned, batch, metrics = _prepared(config, learned, trajectory)
+        rate = falling(config.learning_rate, config.decay, learned.iterations)
         trained, notes = improve(
             *(learned.trained, batch, playing.games.carry),
-            *(names.stream(key, "shuffle"), numbers),
+            *(names.stream(key, "shuffle"), numbers, rate),
         )
-        learned, episodes = _scored(learned._replace(trained=trained), _gathered(ended))
+        learned = learned._replace(iterations=learned.iterations + 1, trained=trained)
+        learned, episodes = _scored(learned, _gathered(ended))
         metrics |= {
             **notes._asdict(),
-            "learning_rate": optimiser.rate(learned.trained),
+            "learning_rate": rate,
             "episodes": episodes,
             "return_mean": learned.return_mean,
             "return_best": learned.return_best,
@@ -292,7 +295,10 @@ def _prepared(
 
 
 def _improvement(config: PPOConfig, policy: Policy, optimiser: Optimiser):
-    """(trained, batch, carry, key, numbers) -> (trained, Notes): all the epochs."""
+    """All the epochs of an iteration.
+
+    (trained, batch, carry, key, numbers, learning rate) -> (trained, Notes).
+    """
     split = minibatches.split(policy, config.minibatches)
 
     def loss(params: Params, batch: Batch, carry: Any) -> tuple[jax.Array, Notes]:
@@ -320,12 +326,12 @@ def _improvement(config: PPOConfig, policy: Policy, optimiser: Optimiser):
         )
         return total, means._replace(loss=total)
 
-    def improve(trained: Trained, batch: Batch, carry, key, numbers):
+    def improve(trained: Trained, batch: Batch, carry, key, numbers, rate):
         def step(trained: Trained, row) -> tuple[Trained, Notes]:
             part, memory = split.take(batch, carry, row)
             gradient, notes = jax.grad(loss, has_aux=True)(trained.params, part, memory)
             gradient, notes = lax.pmean((gradient, notes), AXIS)
-            trained, norm = optimiser.step(trained, gradient, notes.loss)
+            trained, norm = optimiser.step(trained, gradient, notes.loss, rate)
             return trained, notes._replace(gradient_norm=norm)
 
         def epoch(progress):

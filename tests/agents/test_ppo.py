@@ -262,7 +262,7 @@ def test_the_learning_rate_falls_to_nothing():
     for iteration in range(3):
         state, metrics = improve(learner, world, iteration + 1, state, iteration)
         rates.append(float(metrics["learning_rate"]))
-    np.testing.assert_allclose(rates, [2.5e-3, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(rates, [5e-3, 2.5e-3, 0], atol=1e-9)
 
 
 def test_an_update_stops_where_the_policy_has_moved_far():
