@@ -153,7 +153,7 @@ class Config:
     run: str = ""
     resume: str = ""
     fresh: bool = False
-    iterations: int = 800
+    iterations: int = 1400
     log_every: int = 1
     evaluate_every: int = 25
     film_every: int = 100
