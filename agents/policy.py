@@ -75,8 +75,7 @@ def make_actor_critic(
     def act(params, carry, observation, key=None):
         if key is None:
             encoding, raw, _, carry = network.apply(params, observation, carry)
-            raw = raw[: distributions.parameters(spec.action)]
-            action = distributions.mode(spec.action, raw)
+            action = distributions.expected(spec.action, raw)
             return carry, Decision(action=action, attention=encoding.attention)
         encoding, raw, value, carry = network.apply(
             params, observation, carry, names.stream(key, "patches")

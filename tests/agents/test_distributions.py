@@ -67,6 +67,13 @@ def test_a_boxs_density_peaks_at_the_mode():
             assert distributions.log_prob(CAR, RAW, near) < best
 
 
+def test_what_is_played_is_scipys_mean_or_the_likeliest_choice():
+    found = distributions.expected(CAR, RAW)
+    np.testing.assert_allclose(found, reference().mean(), rtol=1e-6)
+    logits = jnp.float32([0.1, 2.0, -1.0, 1.9, 0.0])
+    assert distributions.expected(Discrete(5), logits) == 1
+
+
 @jax.jit
 @jax.vmap
 def everything(raw, key):
