@@ -7,6 +7,16 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from iap import (
+    CausalState,
+    Design,
+    FeatureMap,
+    Kernel,
+    causal_start,
+    causal_step,
+    feature_map,
+)
+
 
 class Core(Enum):
     """What stands between the features and the action."""
@@ -15,6 +25,7 @@ class Core(Enum):
     rnn = "rnn"
     lstm = "lstm"
     gru = "gru"
+    causal = "causal"
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,8 @@ class ControllerConfig:
     """A controller with one hidden layer, or several.
 
     Attributes:
-      core: mlp (tanh, no memory), rnn (Elman, tanh), lstm or gru.
+      core: mlp (tanh, no memory), rnn (Elman, tanh), lstm, gru, or causal (linear
+        attention to all steps of the episode so far, whose state does not grow).
       size: hidden units of a layer.
       layers: hidden layers; the last is the core, those before it are tanh layers.
     """
@@ -44,14 +56,26 @@ class ControllerConfig:
             )
 
 
-def start(config: ControllerConfig) -> hk.LSTMState | jax.Array | tuple[()]:
-    """The memory at the beginning of an episode: zeros, or () where there is none."""
+def start(
+    config: ControllerConfig,
+) -> CausalState | hk.LSTMState | jax.Array | tuple[()]:
+    """The memory at the beginning of an episode, () where there is none.
+
+    It is zeros; of a causal core, the state of attention that has seen no token.
+    """
     if config.core is Core.mlp:
         return ()
+    if config.core is Core.causal:
+        return causal_start(_kernel(config), config.size, config.size)
     zeros = jnp.zeros(config.size)
     if config.core is Core.lstm:
         return hk.LSTMState(hidden=zeros, cell=zeros)
     return zeros
+
+
+def _kernel(config: ControllerConfig) -> FeatureMap:
+    """Of the causal core: arXiv 2006.16236's, which has no constants to be drawn."""
+    return feature_map(Kernel.elu, Design(depth=config.size))
 
 
 class Controller(hk.Module):
@@ -80,6 +104,11 @@ class Controller(hk.Module):
             joined = jnp.concatenate([hidden, carry])
             hidden = jnp.tanh(hk.Linear(size, name="rnn")(joined))
             carry = hidden
+        elif self._config.core is Core.causal:
+            tokens = jnp.split(hk.Linear(3 * size, name="tokens")(hidden), 3)
+            carry, read = causal_step(carry, *tokens, features=_kernel(self._config))
+            joined = jnp.concatenate([hidden, read])
+            hidden = jnp.tanh(hk.Linear(size, name="causal")(joined))
         else:
             hidden = jnp.tanh(hk.Linear(size, name="hidden")(hidden))
         if not self._critic:

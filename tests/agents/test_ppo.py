@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import monitoring
 
 from agents import keys, moments, ppo
 from agents.controllers import ControllerConfig, Core
@@ -114,7 +115,7 @@ def test_the_action_that_matches_what_is_seen():
 
 @pytest.mark.parametrize(
     ("core", "remembers"),
-    [(Core.mlp, False), (Core.rnn, True), (Core.gru, True), (Core.lstm, True)],
+    [(core, core is not Core.mlp) for core in Core],
     ids=lambda value: getattr(value, "name", None),
 )
 def test_only_a_memory_solves_the_memory_probe(core, remembers):
@@ -184,7 +185,9 @@ def test_attention_is_learned_from_its_draws_alone():
 # --- books --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("core", [Core.mlp, Core.lstm], ids=lambda core: core.name)
+@pytest.mark.parametrize(
+    "core", [Core.mlp, Core.lstm, Core.causal], ids=lambda core: core.name
+)
 def test_going_on_equals_never_having_stopped(core):
     """Worlds in mid-episode, memories, optimiser and moments included."""
     env = probes.dot_world(max_steps=24)
@@ -231,6 +234,24 @@ def test_iteration_two_does_not_retrace():
     assert jax.eval_shape(lambda s: s, after) == jax.eval_shape(lambda s: s, state)
     weak = [leaf.weak_type for leaf in jax.tree.leaves((state, after))]
     assert not any(weak)
+
+
+def test_every_iteration_runs_the_one_program_of_the_first():
+    compiled = []
+    learner, world, _ = small(probes.dot_world(max_steps=24), devices=2)
+    state = learner.init(jax.random.key(0))
+    train = [keys.at(jax.random.key(1), i) for i in range(5)]
+
+    def note(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(duration)
+
+    monitoring.register_event_duration_secs_listener(note)
+    counts = []
+    for key in train:
+        state, _ = learner.update(state, world, key)
+        counts.append(len(compiled))
+    assert counts[0] > 0 and counts == [counts[0]] * 5
 
 
 def test_metrics_count_what_was_played():
