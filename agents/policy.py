@@ -1,6 +1,6 @@
 """The policy: the encoder looks, the controller acts. The only `hk.transform`."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import haiku as hk
 import jax
@@ -10,27 +10,28 @@ from agents import controllers, distributions
 from agents import keys as names
 from agents.controllers import Controller, ControllerConfig
 from agents.core import Carry, Decision, Params, Policy
-from envs.core import Spec
-from iap import Encoder, EncoderConfig
+from envs.core import Box, Spec
+from iap import Encoder, EncoderConfig, Encoding, TransConfig, TransEncoder
+
+Eyes: TypeAlias = EncoderConfig | TransConfig
+"""The settings of any encoder."""
 
 
-def make_policy(
-    spec: Spec, encoder: EncoderConfig, controller: ControllerConfig
-) -> Policy:
+def make_policy(spec: Spec, encoder: Eyes, controller: ControllerConfig) -> Policy:
     """A policy for worlds of this spec that has a mode and nothing else.
 
     Raises:
       ValueError: the encoder does not fit the observation, found by tracing shapes
         before anything compiles; or it draws its patches.
     """
-    if encoder.temperature:
+    if isinstance(encoder, EncoderConfig) and encoder.temperature:
         raise ValueError(
             f"encoder.temperature is {encoder.temperature}, but patches are drawn for "
             "a policy gradient only; leave it 0, or choose agent=ppo"
         )
 
     def forward(observation, carry):
-        encoding = Encoder(encoder)(observation)
+        encoding = _look(encoder, observation)
         outputs = distributions.parameters(spec.action)
         raw, _, carry = Controller(controller, outputs)(encoding.features, carry)
         return carry, Decision(
@@ -47,7 +48,7 @@ def make_policy(
 
 
 def make_actor_critic(
-    spec: Spec, encoder: EncoderConfig, controller: ControllerConfig
+    spec: Spec, encoder: Eyes, controller: ControllerConfig
 ) -> Policy:
     """A policy that also has a distribution over its decisions, and a value.
 
@@ -60,17 +61,18 @@ def make_actor_critic(
     """
 
     def forward(observation, carry, key=None, choice=None):
-        encoding = Encoder(encoder)(observation, key, choice)
+        encoding = _look(encoder, observation, key, choice)
         outputs = distributions.outputs(spec.action)
         controlled = Controller(controller, outputs, critic=True)
         raw, value, carry = controlled(encoding.features, carry)
         return encoding, raw, value, carry
 
     network = hk.without_apply_rng(hk.transform(forward))
+    draws = isinstance(encoder, EncoderConfig) and encoder.temperature > 0
 
     def log_prob(encoding, raw, action):
         of_action = distributions.log_prob(spec.action, raw, action)
-        return of_action + encoding.log_prob if encoder.temperature else of_action
+        return of_action + encoding.log_prob if draws else of_action
 
     def act(params, carry, observation, key=None):
         if key is None:
@@ -99,6 +101,17 @@ def make_actor_critic(
     return _policy(spec, controller, network, act)._replace(evaluate=evaluate)
 
 
+def _look(
+    encoder: Eyes, observation: Any, key: Any = None, choice: Any = None
+) -> Encoding:
+    """Encodes an image, or the pair of an image and a vector of what else is known."""
+    pair = observation if isinstance(observation, tuple) else (observation, None)
+    image, vector = pair
+    if isinstance(encoder, TransConfig):
+        return TransEncoder(encoder)(image, vector)
+    return Encoder(encoder)(image, key, choice, vector)
+
+
 def _policy(
     spec: Spec, controller: ControllerConfig, network: hk.Transformed | Any, act: Any
 ) -> Policy:
@@ -106,11 +119,17 @@ def _policy(
         return controllers.start(controller)
 
     def init(key: jax.Array) -> Params:
-        observation = jnp.zeros(spec.observation.shape, spec.observation.dtype)
-        return network.init(key, observation, start())
+        return network.init(key, _blank(spec.observation), start())
 
     jax.eval_shape(init, jax.random.key(0))
     return Policy(init=init, start=start, act=act)
+
+
+def _blank(observation: Any) -> Any:
+    """An observation of zeros: of an image, or of an image and a vector."""
+    if isinstance(observation, Box):
+        return jnp.zeros(observation.shape, observation.dtype)
+    return tuple(map(_blank, observation))
 
 
 def parameter_count(params: Params) -> int:

@@ -33,7 +33,7 @@ from experiments.config import (
     Config,
 )
 from experiments.folder import RunError
-from iap import EncoderConfig
+from iap import EncoderConfig, TransConfig
 
 
 def settings(config: Any) -> Iterator[str]:
@@ -92,7 +92,7 @@ def _composed(typed: dict[str, Any], stored: Mapping[str, Any]) -> DictConfig:
     named = {
         name: value["name"]
         for name, value in inherited.items()
-        if name in ("agent", "env")
+        if isinstance(value, Mapping) and "name" in value
     }
     config = _compose({**named, **choices})
     if inherited:
@@ -321,7 +321,7 @@ def _node(option: Any) -> DictConfig:
     node = OmegaConf.structured(option)
     # A frozen dataclass makes a read-only node, which Hydra could not merge into.
     OmegaConf.set_readonly(node, None)
-    if OmegaConf.get_type(node) is EncoderConfig:
+    if OmegaConf.get_type(node) in (EncoderConfig, TransConfig):
         # The random features follow the run's seed unless they are given their own.
         node.seed = "${seed}"
     return node

@@ -19,7 +19,7 @@ from agents.controllers import ControllerConfig, Core
 from agents.core import Learner, Policy
 from agents.policy import make_actor_critic, make_policy
 from envs.registry import REGISTRY
-from iap import EncoderConfig, Kernel
+from iap import EncoderConfig, Kernel, Kind, TransConfig
 
 
 class Agent(NamedTuple):
@@ -63,6 +63,10 @@ GROUPS: dict[str, dict[str, Any]] = {
         "attention_agent": EncoderConfig.attention_agent(),
         # Where gradients are to say where to look.
         "weighted": EncoderConfig(kernel=Kernel.taylor, content=True, weighted=True),
+        # All patches in their places, zeros but for the contents of the chosen ones.
+        "mask": EncoderConfig(kind=Kind.mask, content=True),
+        # No choice of patches: blocks of attention, and what they say in the mean.
+        "trans": TransConfig(),
     },
     "controller": {
         **{core.name: ControllerConfig(core=core) for core in Core},

@@ -9,6 +9,7 @@ from iap.encoder import (
     Encoder,
     EncoderConfig,
     Encoding,
+    Kind,
     Origin,
     Position,
     Scale,
@@ -20,6 +21,7 @@ from iap.features import Design, FeatureMap, Kernel, feature_map
 from iap.maps import measure_balance, measure_spread
 from iap.patches import centres, project
 from iap.selection import Order, mask, select
+from iap.trans import TransConfig, TransEncoder
 
 __all__ = [
     "Attention",
@@ -31,12 +33,15 @@ __all__ = [
     "Encoding",
     "FeatureMap",
     "Kernel",
+    "Kind",
     "Norms",
     "Order",
     "Origin",
     "Position",
     "Projection",
     "Scale",
+    "TransConfig",
+    "TransEncoder",
     "causal_attention",
     "causal_start",
     "causal_step",

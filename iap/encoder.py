@@ -19,6 +19,17 @@ from iap.patches import centres, project
 from iap.selection import Order, select
 
 
+class Kind(enum.Enum):
+    """In which form the chosen patches are handed on.
+
+    rank: theirs alone, one after another. mask: those of all patches, each in its
+    place, with zeros for the patches that were not chosen.
+    """
+
+    rank = "rank"
+    mask = "mask"
+
+
 class Position(enum.Enum):
     """What of a patch's place joins its pixels before queries and keys are formed."""
 
@@ -59,10 +70,12 @@ class EncoderConfig:
     """Settings of the encoder; what depends on the image is checked when it is seen.
 
     Attributes:
+      kind: rank hands the chosen patches on, mask all of them with zeros for the rest.
       window: side of the square patches in pixels.
       stride: distance between neighbouring patches in pixels.
       depth: d, length of queries and keys.
-      top_k: patches that are handed on.
+      heads: queries and keys of each patch; its score is the mean over them.
+      top_k: patches that are chosen.
       kernel: what queries and keys are compared by.
       features: m, directions of the random features; elu and taylor have none.
       projection: how they are drawn; none compares plain vectors (relu only).
@@ -77,7 +90,7 @@ class EncoderConfig:
       position: what of its place a patch carries before the projection.
       scale: what logits are divided by the root of.
       bias: whether queries, keys and contents have a bias.
-      selection: order in which the chosen patches are handed on.
+      selection: order in which kind=rank hands the chosen patches on.
       origin: where the handed-on centres are measured from.
       content: whether each carries its projected content, d numbers.
       score: whether each carries its share of the chosen patches' attention.
@@ -89,9 +102,11 @@ class EncoderConfig:
       seed: names the draw of the random features, made once and shared by all.
     """
 
+    kind: Kind = Kind.rank
     window: int = 4
     stride: int = 4
     depth: int = 4
+    heads: int = 1
     top_k: int = 10
     kernel: Kernel = Kernel.relu
     features: int = 64
@@ -116,7 +131,7 @@ class EncoderConfig:
     def __post_init__(self):
         # A list, as the command line makes it, would leave the settings without a hash.
         object.__setattr__(self, "balance", tuple(self.balance))
-        for name in ("window", "stride", "depth", "top_k"):
+        for name in ("window", "stride", "depth", "heads", "top_k"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if self.seed < 0:
@@ -190,7 +205,8 @@ class Encoding(NamedTuple):
 
     Attributes:
       features: f32[F], for each chosen patch in turn its centre relative to the image
-        (`Origin`), then its content and score where these are on.
+        (`Origin`), then its content and score where these are on; for every patch with
+        kind=mask, zeros where it was not chosen; at the end the vector, if any.
       attention: what it looked at.
       choice: i32[K], the patches in the order in which they were drawn; () where the
         best were taken.
@@ -210,21 +226,25 @@ def encode(
     bias: jax.Array | None = None,
     key: jax.Array | None = None,
     choice: Any = None,
+    vector: jax.Array | None = None,
 ) -> Encoding:
     """An image -> its most attended patches, as a pure function of the parameters.
 
     A token is a patch's pixels (row, column, channel), then its position. Queries, keys
-    and contents are affine in it, attention compares queries and keys.
+    and contents are affine in it, attention compares queries and keys. Several images
+    that were taken one after another, or at once, are channels of one.
 
     Args:
       config: settings.
       image: u8[H, W, C] in [0, 255], or f32[H, W, C].
-      weights: f32[d_in, n d] of `weights_shape`; the columns project to queries, keys
-        and, with `config.content`, contents.
+      weights: f32[d_in, n d] of `weights_shape`; the columns project to the queries of
+        all heads, their keys and, with `config.content`, contents.
       bias: f32[n d], or None.
       key: of a draw of patches, where `config.temperature` is above 0; without it and
         without `choice` the best are taken.
       choice: an earlier draw that is taken again, as `Encoding.choice`.
+      vector: f32[n], what is known beside the pixels (proprioception); it is handed on
+        as it is.
 
     Raises:
       ValueError: where the image is too small for the window or for top_k patches.
@@ -236,10 +256,11 @@ def encode(
         )
     height, width, channels = image.shape
     window, d = config.window, config.depth
+    compared = 2 * config.heads * d  # columns of queries and keys
     divisor = len(weights) if config.scale is Scale.d_in else d
     # Scaling the few weights scales the many queries and keys.
     scale = np.ones((1, weights.shape[1]), np.float32)
-    scale[:, : 2 * d] = divisor**-0.25
+    scale[:, :compared] = divisor**-0.25
     weights = weights * scale
     bias = None if bias is None else bias * scale[0]
 
@@ -251,7 +272,13 @@ def encode(
     if config.position is not Position.none:
         tokens = tokens + positions(relative, config.position) @ weights[pixels:]
 
-    scores = _scores(config, tokens[:, :d], tokens[:, d : 2 * d])
+    if config.heads == 1:
+        scores = _scores(config, tokens[:, :d], tokens[:, d:compared])
+    else:
+        heads = tokens[:, :compared].reshape(len(tokens), 2, config.heads, d)
+        queries, keys = heads.transpose(1, 2, 0, 3)
+        each = jax.vmap(lambda q, k: _scores(config, q, k))(queries, keys)
+        scores = jnp.mean(each, axis=0)
     drawn, log_prob = _draw(config, scores, key, choice)
     if isinstance(drawn, tuple):
         index = select(scores, config.top_k, config.selection)
@@ -261,7 +288,7 @@ def encode(
         relative = 2 * relative - 1
     chosen = [jnp.asarray(relative)[index]]
     if config.content:
-        chosen.append(tokens[index, 2 * d :])
+        chosen.append(tokens[index, compared:])
     if config.weighted or config.score:
         share = scores[index][:, None]
         share = share / jnp.sum(share)
@@ -270,8 +297,27 @@ def encode(
         if config.score:
             chosen.append(share)
     attention = Attention(scores, index, jnp.asarray(centre)[index])
-    features = jnp.concatenate(chosen, axis=1).reshape(-1)
+    rows = jnp.concatenate(chosen, axis=1)
+    if config.kind is Kind.mask:
+        rows = jnp.zeros((len(tokens), rows.shape[1]), rows.dtype).at[index].set(rows)
+    features = join(rows.reshape(-1), vector)
     return Encoding(features, attention, drawn, log_prob)
+
+
+def join(features: jax.Array, vector: jax.Array | None) -> jax.Array:
+    """Features f32[F], and behind them a vector f32[n] or nothing.
+
+    Raises:
+      ValueError: where the vector is no vector of floats.
+    """
+    if vector is None:
+        return features
+    if vector.ndim != 1 or not jnp.issubdtype(vector.dtype, jnp.floating):
+        raise ValueError(
+            f"vector has shape {vector.shape} and dtype {vector.dtype}; expected "
+            "f32[n], one vector (map a batch with jax.vmap)."
+        )
+    return jnp.concatenate([features, vector.astype(features.dtype)])
 
 
 def _draw(
@@ -305,7 +351,7 @@ def weights_shape(config: EncoderConfig, channels: int) -> tuple[int, int]:
     """Shape [d_in, n d] of the weights of `encode` for images of C channels."""
     place = positions(np.zeros((1, 2), np.float32), config.position).shape[1]
     inputs = config.window**2 * channels + place
-    return inputs, config.depth * (3 if config.content else 2)
+    return inputs, config.depth * (2 * config.heads + config.content)
 
 
 def positions(relative: np.ndarray, position: Position) -> np.ndarray:
@@ -344,6 +390,7 @@ class Encoder(hk.Module):
         image: jax.Array,
         key: jax.Array | None = None,
         choice: Any = None,
+        vector: jax.Array | None = None,
     ) -> Encoding:
         """Encode one image, u8[H, W, C] in [0, 255] or f32[H, W, C], as `encode`."""
         inputs, outputs = shape = weights_shape(self.config, image.shape[-1])
@@ -352,4 +399,4 @@ class Encoder(hk.Module):
         bias = None
         if self.config.bias:
             bias = hk.get_parameter("bias", (outputs,), jnp.float32, jnp.zeros)
-        return encode(self.config, image, weights, bias, key, choice)
+        return encode(self.config, image, weights, bias, key, choice, vector)

@@ -14,6 +14,7 @@ from iap import (
     Encoder,
     EncoderConfig,
     Kernel,
+    Kind,
     Order,
     Origin,
     Position,
@@ -349,3 +350,74 @@ def test_drawn_patches_are_handed_on_with_their_probability(order):
 def test_refuses_temperatures_that_are_none(temperature):
     with pytest.raises(ValueError, match=r"temperature=.* must be at least 0 and fin"):
         EncoderConfig(temperature=temperature)
+
+
+# --- kind=mask, several heads, a vector beside the pixels ---------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_mask_puts_the_chosen_patches_in_their_places(temperature):
+    rank = EncoderConfig(top_k=5, content=True, weighted=True, temperature=temperature)
+    mask = dataclasses.replace(rank, kind=Kind.mask)
+    key = jax.random.key(0)
+    chosen = jitted(rank, IMAGE, *draw(rank), key)
+    every = jitted(mask, IMAGE, *draw(rank), key)
+    np.testing.assert_array_equal(every.attention.index, chosen.attention.index)
+    rows = np.asarray(every.features).reshape(63, 2 + 4)
+    index = np.asarray(chosen.attention.index)
+    np.testing.assert_allclose(
+        rows[index], np.asarray(chosen.features).reshape(5, 6), rtol=1e-6
+    )
+    assert not np.delete(rows, index, axis=0).any()
+
+
+@pytest.mark.parametrize("kernel", [Kernel.exact, Kernel.taylor, Kernel.relu])
+def test_scores_of_heads_are_averaged(kernel):
+    one = EncoderConfig(kernel=kernel, content=True)
+    two = dataclasses.replace(one, heads=2)
+    assert weights_shape(two, 3) == (48, 5 * 4)
+    weights, bias = draw(two)
+    both = jitted(two, IMAGE, weights, bias)
+    # Columns: the queries of both heads, their keys, contents.
+    alone = [
+        jitted(one, IMAGE, weights[:, columns], bias[columns]).attention.scores
+        for columns in (
+            np.r_[0:4, 8:12, 16:20],
+            np.r_[4:8, 12:16, 16:20],
+        )
+    ]
+    # Logits of about 20: errors of exp near 1e-5.
+    np.testing.assert_allclose(
+        both.attention.scores, (alone[0] + alone[1]) / 2, rtol=1e-4
+    )
+    index = np.asarray(both.attention.index)
+    assert set(index) == set(np.argsort(-np.asarray(both.attention.scores))[:10])
+
+
+def test_a_vector_is_handed_on_behind_the_patches():
+    config = EncoderConfig(top_k=3)
+    weights, bias = draw(config)
+    vector = jnp.array([1.5, -2.0])
+    plain = jitted(config, IMAGE, weights, bias)
+    joined = jitted(config, IMAGE, weights, bias, None, None, vector)
+    np.testing.assert_array_equal(joined.features[:-2], plain.features)
+    np.testing.assert_array_equal(joined.features[-2:], vector)
+    for wrong in (jnp.ones((2, 1)), jnp.arange(3)):
+        with pytest.raises(ValueError, match=r"vector has shape .* expected f32\[n\]"):
+            encode(config, jnp.asarray(IMAGE), weights, bias, None, None, wrong)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_gradients_reach_all_that_is_weighted(kind):
+    config = EncoderConfig(
+        kind=kind, kernel=Kernel.taylor, heads=2, content=True, weighted=True, top_k=5
+    )
+
+    def total(parameters):
+        return jnp.sum(encode(config, jnp.asarray(IMAGE), *parameters).features ** 2)
+
+    weights, bias = jax.jit(jax.grad(total))(draw(config))
+    assert np.isfinite(bias).all()  # that of keys moves no score: nearly 0
+    assert np.isfinite(weights).all()
+    # Queries, keys and contents alike.
+    assert (np.abs(weights).sum(axis=0) > 0).all()
