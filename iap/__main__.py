@@ -10,7 +10,6 @@ projections of the patches, drawn from --seed: an untrained policy's eye.
 
 import argparse
 import enum
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from iap.encoder import EncoderConfig, Position, Scale, encode, weights_shape
+from iap.encoder import EncoderConfig, Position, Scale, encode
 from iap.features import Kernel
+from iap.parameters import random_parameters, read_parameters
 from iap.selection import Order
 
 DIM = 0.5  # light left to what is not attended
@@ -110,65 +110,6 @@ def _run(arguments: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def random_parameters(
-    config: EncoderConfig, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights N(0, 1 / d_in) and a bias of zeros for an image of three channels."""
-    shape = weights_shape(config, 3)
-    rng = np.random.default_rng(seed)
-    weights = rng.standard_normal(shape) / math.sqrt(shape[0])
-    return weights.astype(np.float32), np.zeros(shape[1], np.float32)
-
-
-def read_parameters(
-    path: Path, config: EncoderConfig
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The projections to queries and keys from an npz file; the bias may be None.
-
-    Args:
-      path: holds `weights` f32[d_in, n d] and perhaps `bias` f32[n d], or both under
-        `encoder/`. Further columns, of projected contents, are left out.
-      config: the settings that they have to fit, for three channels.
-
-    Raises:
-      ValueError: the file holds no such arrays, or they do not fit.
-      OSError: it cannot be read.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            prefix = "encoder/" if "encoder/weights" in file else ""
-            named = {
-                name: file[prefix + name]
-                for name in ("weights", "bias")
-                if prefix + name in file
-            }
-    except OSError:
-        raise
-    except Exception as error:  # zipfile and NumPy have many names for a broken file
-        raise ValueError(f"{path} is no sound npz file ({error}).") from error
-    if "weights" not in named:
-        raise ValueError(
-            f"{path} holds neither weights nor encoder/weights; save the projection "
-            "to queries and keys under one of these names."
-        )
-    inputs, outputs = weights_shape(config, 3)
-    found = named["weights"].shape
-    if len(found) != 2 or found[0] != inputs or found[1] < outputs:
-        raise ValueError(
-            f"the weights of {path} have shape {found}, but these settings need "
-            f"({inputs}, {outputs}): give the window, depth and position that they "
-            "were trained with (images have three channels here)."
-        )
-    weights, bias = named["weights"][:, :outputs], named.get("bias")
-    if bias is None:
-        return np.asarray(weights, np.float32), None
-    if bias.shape != found[1:]:
-        raise ValueError(
-            f"the bias of {path} has shape {bias.shape}; its weights need {found[1:]}."
-        )
-    return np.asarray(weights, np.float32), np.asarray(bias[:outputs], np.float32)
-
-
 def draw(image: np.ndarray, centre: np.ndarray, window: int, zoom: int) -> np.ndarray:
     """The image enlarged, dim but for the given patches, which are outlined.
 
@@ -185,7 +126,8 @@ def draw(image: np.ndarray, centre: np.ndarray, window: int, zoom: int) -> np.nd
     out = (DIM * large).astype(np.uint8)
     corners = (centre.astype(int) - window // 2) * zoom
     side = window * zoom
-    line = max(1, min(zoom, side // 4))  # of the outline, outside the patch
+    # The outline lies outside the patch and is seen on large pictures as well.
+    line = max(1, min(max(zoom, max(large.shape) // 360), side // 4))
     boxes = [
         tuple(slice(max(0, at - edge), at + side + edge) for at in corner)
         for corner in corners.tolist()
