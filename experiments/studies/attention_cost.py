@@ -1,0 +1,413 @@
+"""What attention costs over the number of patches: exact, exact in blocks, linear.
+
+    python -m experiments.studies.attention_cost
+
+Scores of one image's patches (queries and keys of 4 numbers), forward and forward with
+backward. Time is the median wall time of a compiled call, memory what XLA sets aside
+for it beside arguments and results. What would need more memory than --memory is not
+run; its memory is known nevertheless. Then the whole encoder, from bytes to the ten
+best, in CPU time of all threads, as a population's member runs it: weights of its own,
+a batch of images.
+
+Prints the table of Long Range Arena's form, everything as ratios within the run, and
+each number that was promised beside what is measured; writes attention_cost.csv and
+attention_cost.png. Nothing else should run beside it.
+"""
+
+import argparse
+import csv
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from experiments.curve import COLOURS, LOOK
+from iap import (
+    Design,
+    EncoderConfig,
+    Kernel,
+    Position,
+    Projection,
+    chunked_exact_scores,
+    encode,
+    exact_scores,
+    feature_map,
+    linear_scores,
+    weights_shape,
+)
+
+D = 4
+SIZES = (529, 1024, 2048, 3072, 4096, 9216, 16384, 65536)
+ARENA = (1024, 2048, 3072, 4096)  # tokens of the slides' table
+CHUNK = 1024
+EXACT, BLOCKS = "exact", "exact in blocks"
+PASSES = ("forward", "both")
+GB = 1e9
+
+
+def _linear(kernel: Kernel, chunk: int | None = None, **design: Any) -> Callable:
+    features = feature_map(kernel, Design(D, **design))
+    centred = features.exponential
+
+    def scores(queries, keys):
+        return linear_scores(queries, keys, features, centred=centred, chunk=chunk)
+
+    return scores
+
+
+def methods() -> dict[str, Callable]:
+    """Ways to score patches by name: (q f32[L, D], k f32[L, D]) -> f32[L]."""
+    return {
+        EXACT: exact_scores,
+        BLOCKS: chunked_exact_scores,
+        "relu, plain": _linear(Kernel.relu, projection=Projection.none),
+        "relu, m = 64": _linear(Kernel.relu),
+        "FAVOR+, m = 64": _linear(Kernel.positive),
+        "taylor 2": _linear(Kernel.taylor),
+        "taylor 2, in blocks": _linear(Kernel.taylor, CHUNK),
+    }
+
+
+class Row(NamedTuple):
+    """The cost of one call.
+
+    Attributes:
+      method: how patches are scored, or the encoder's kernel.
+      what: forward, both (with backward) or encoder.
+      patches: L.
+      seconds: median wall time of a call; CPU time for each image of an encoder;
+        not-a-number where it was not run.
+      bytes: beside arguments and results.
+      calls: that the median is of.
+    """
+
+    method: str
+    what: str
+    patches: int
+    seconds: float
+    bytes: float
+    calls: int
+
+
+def passes(scores: Callable) -> dict[str, Callable]:
+    """The function alone, and its value with the gradient of a weighted sum."""
+
+    def loss(queries, keys, weight):
+        return jnp.vdot(scores(queries, keys), weight)
+
+    return {
+        "forward": lambda queries, keys, weight: scores(queries, keys),
+        "both": jax.value_and_grad(loss, argnums=(0, 1)),
+    }
+
+
+def cost(
+    function: Callable,
+    arguments: Sequence[Any],
+    *,
+    seconds: float,
+    memory: float = float("inf"),
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, float, int]:
+    """Median time of a compiled call, its bytes, and how many calls there were.
+
+    Args:
+      function: is compiled for the arguments.
+      arguments: arrays.
+      seconds: calls are made until these are over, 3 at least unless one takes longer.
+      memory: bytes beyond which it is not run; the time is then not-a-number.
+      clock: what time is read from.
+    """
+    compiled = jax.jit(function).lower(*arguments).compile()
+    needed = compiled.memory_analysis().temp_size_in_bytes
+    if needed > memory:
+        return float("nan"), needed, 0
+    begun = time.perf_counter()
+    jax.block_until_ready(compiled(*arguments))  # first touch of its memory
+    if time.perf_counter() - begun > seconds:
+        begun, start = time.perf_counter(), clock()
+        jax.block_until_ready(compiled(*arguments))
+        return clock() - start, needed, 1
+    times: list[float] = []
+    while len(times) < 3 or time.perf_counter() - begun < seconds:
+        start = clock()
+        jax.block_until_ready(compiled(*arguments))
+        times.append(clock() - start)
+    return float(np.median(times)), needed, len(times)
+
+
+def measure_scores(sizes: Sequence[int], seconds: float, memory: float) -> list[Row]:
+    """Every method at every size, forward and both."""
+    rows = []
+    for size in sizes:
+        rng = np.random.default_rng(size)
+        tokens = rng.standard_normal((2, size, D)) / 2
+        weight = rng.standard_normal(size)
+        arguments = [jnp.asarray(x, jnp.float32) for x in (*tokens, weight)]
+        for name, scores in methods().items():
+            for what, function in passes(scores).items():
+                numbers = cost(function, arguments, seconds=seconds, memory=memory)
+                rows.append(Row(name, what, size, *numbers))
+        print(f"{size} patches: done", flush=True)
+    return rows
+
+
+class Sight(NamedTuple):
+    """An encoder at one size of image.
+
+    Attributes:
+      size: side of the image in pixels.
+      window: of patches.
+      stride: of patches.
+      batch: images a call.
+      promised: microseconds of CPU an image.
+    """
+
+    size: int
+    window: int
+    stride: int
+    batch: int
+    promised: float
+
+
+SIGHTS = (
+    Sight(96, 7, 4, 64, 120),
+    Sight(96, 1, 1, 8, 1_200),
+    Sight(256, 1, 1, 1, 10_000),
+)
+KERNELS = (Kernel.relu, Kernel.taylor, Kernel.positive)
+
+
+def measure_encoder(sight: Sight, kernel: Kernel, seconds: float) -> Row:
+    """CPU time of projection, scores and choice for each image of a batch."""
+    config = EncoderConfig(
+        window=sight.window,
+        stride=sight.stride,
+        kernel=kernel,
+        position=Position.sincos if sight.window == 1 else Position.none,
+    )
+    rng = np.random.default_rng(0)
+    shape = weights_shape(config, 3)
+    weights = jnp.asarray(0.3 * rng.standard_normal(shape), jnp.float32)
+    bias = jnp.zeros(shape[1], jnp.float32)
+    images = rng.integers(0, 256, (sight.batch, sight.size, sight.size, 3), np.uint8)
+
+    def look(images, weights, bias):
+        def one(image):
+            return encode(config, image, weights, bias).features
+
+        return jax.vmap(one)(images)
+
+    arguments = (jnp.asarray(images), weights, bias)
+    taken, needed, calls = cost(
+        look, arguments, seconds=seconds, clock=time.process_time
+    )
+    patches = ((sight.size - sight.window) // sight.stride + 1) ** 2
+    per_image = taken / sight.batch, needed / sight.batch
+    return Row(kernel.value, "encoder", patches, *per_image, calls)
+
+
+# --- shown --------------------------------------------------------------------------
+
+
+def of(rows: Sequence[Row], method: str, what: str) -> dict[int, Row]:
+    """The rows of a method by their number of patches."""
+    return {
+        row.patches: row for row in rows if (row.method, row.what) == (method, what)
+    }
+
+
+def arena(rows: Sequence[Row]) -> str:
+    """Speed and memory of forward and backward in the form of Long Range Arena.
+
+    Speeds are calls a second over those of exact attention at the smallest size; so is
+    memory, over its memory.
+    """
+    sizes = [size for size in ARENA if any(row.patches == size for row in rows)]
+    if not sizes:
+        return ""
+    base = of(rows, EXACT, "both")[sizes[0]]
+    heads = [f"{size // 1024}K" for size in sizes]
+    lines = [
+        "| forward and backward | speed "
+        + " | ".join(heads)
+        + " | memory "
+        + " | ".join(heads)
+        + " |",
+        "|---|" + "---|" * (2 * len(sizes)),
+    ]
+    for method in dict.fromkeys(row.method for row in rows if row.what == "both"):
+        own = of(rows, method, "both")
+        speeds = [f"{base.seconds / own[size].seconds:.3g}" for size in sizes]
+        memory = [f"{own[size].bytes / base.bytes:.2g}" for size in sizes]
+        lines.append(f"| {method} | " + " | ".join([*speeds, *memory]) + " |")
+    return "\n".join(lines)
+
+
+def growth(rows: Sequence[Row]) -> str:
+    """Time and memory of every method over exact's at the smallest size, all sizes."""
+    sizes = sorted({row.patches for row in rows if row.what in PASSES})
+    lines = [
+        "| " + " | ".join(["method", "pass", "of", *map(str, sizes)]) + " |",
+        "|---|---|---|" + "---|" * len(sizes),
+    ]
+    for what in PASSES:
+        base = of(rows, EXACT, what)[sizes[0]]
+        for method in dict.fromkeys(row.method for row in rows if row.what == what):
+            own = of(rows, method, what)
+            for name, ratios in (
+                ("time", [own[size].seconds / base.seconds for size in sizes]),
+                ("memory", [own[size].bytes / base.bytes for size in sizes]),
+            ):
+                cells = ["" if np.isnan(x) else f"{x:.3g}" for x in ratios]
+                lines.append("| " + " | ".join([method, what, name, *cells]) + " |")
+    return "\n".join(lines)
+
+
+class Promise(NamedTuple):
+    """A number that was promised, and what was measured.
+
+    Attributes:
+      what: it is of.
+      bar: the promise.
+      least: whether it is a lower bound, else an upper one.
+      measured: not-a-number where it was not.
+    """
+
+    what: str
+    bar: float
+    least: bool
+    measured: float
+
+    @property
+    def kept(self) -> str:
+        """Yes, no, or nothing where it was not measured."""
+        if np.isnan(self.measured):
+            return ""
+        within = self.measured >= self.bar if self.least else self.measured <= self.bar
+        return "yes" if within else "no"
+
+
+def promises(rows: Sequence[Row]) -> list[Promise]:
+    """All of them, those of the encoder for every kernel."""
+    found = []
+    for row in (row for row in rows if row.what == "encoder"):
+        sight = next(
+            s
+            for s in SIGHTS
+            if ((s.size - s.window) // s.stride + 1) ** 2 == row.patches
+        )
+        name = f"{sight.size}/{sight.window}/{sight.stride}, {row.method}"
+        found.append(
+            Promise(
+                f"{name}: us of CPU an image", sight.promised, False, 1e6 * row.seconds
+            )
+        )
+        if row.patches == 65536:
+            found.append(
+                Promise(f"{name}: MB beyond the image", 64, False, row.bytes / 1e6)
+            )
+    linear = [name for name in methods() if name not in (EXACT, BLOCKS)]
+    for name in linear:
+        for what in PASSES:
+            own = of(rows, name, what)
+            for small, large in ((1024, 4096), (16384, 65536)):
+                if {small, large} <= own.keys():
+                    ratio = own[large].seconds / own[small].seconds
+                    found.append(
+                        Promise(
+                            f"{name}, {what}: time at {large} over {small}",
+                            *(4.4, False, ratio),
+                        )
+                    )
+        for other, bar in ((EXACT, 100), (BLOCKS, 20)):
+            both = of(rows, name, "forward"), of(rows, other, "forward")
+            if all(9216 in own for own in both):
+                ratio = both[1][9216].seconds / both[0][9216].seconds
+                found.append(
+                    Promise(
+                        f"{name} at 9216: times faster than {other}", bar, True, ratio
+                    )
+                )
+    return found
+
+
+def told(found: Sequence[Promise]) -> str:
+    """The promises as Markdown."""
+    lines = ["| promised | bar | measured | kept |", "|---|---|---|---|"]
+    for promise in found:
+        sign = ">=" if promise.least else "<="
+        lines.append(
+            f"| {promise.what} | {sign} {promise.bar:g} | {promise.measured:.3g} "
+            f"| {promise.kept} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(path: Path, rows: Sequence[Row]) -> None:
+    """Time and memory over the number of patches, over exact's at the smallest."""
+    figure = Figure(figsize=(9.6, 4.0), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2)
+    names = dict.fromkeys(row.method for row in rows if row.what == "forward")
+    sizes = sorted({row.patches for row in rows if row.what == "forward"})
+    for axes, field, title in zip(
+        panels, ("seconds", "bytes"), ("time", "memory"), strict=True
+    ):
+        base = getattr(of(rows, EXACT, "forward")[sizes[0]], field)
+        for i, name in enumerate(names):
+            for what, style in zip(PASSES, ("o-", "o:"), strict=True):
+                own = of(rows, name, what)
+                axes.loglog(
+                    *(sizes, [getattr(own[size], field) / base for size in sizes]),
+                    style,
+                    ms=3,
+                    lw=1.2,
+                    color=[*COLOURS, "#14181f"][i],
+                    label=name if what == "forward" else None,
+                )
+        axes.set(xlabel="patches", ylabel=f"{title} / exact's at {sizes[0]}")
+        axes.set_title(f"{title}; dotted: with backward", loc="left")
+        axes.set_xticks(sizes[1::2], [str(size) for size in sizes[1::2]])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    panels[0].legend(fontsize=8)
+    figure.savefig(path)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the tables; writes the numbers and the figure."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--sizes", type=int, nargs="+", default=SIZES, help="numbers of patches")
+    add("--seconds", type=float, default=0.5, help="of calls, for each measurement")
+    add("--memory", type=float, default=3.0, help="GB that one call may take")
+    add("--no-encoder", action="store_true", help="leave out the whole encoder")
+    add("--out", type=Path, default=Path(), help="folder to write to")
+    arguments = parser.parse_args(argv)
+    if min(arguments.sizes) < 1:
+        parser.error("--sizes must be at least 1 patch each")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    sizes = sorted(set(arguments.sizes))
+    rows = measure_scores(sizes, arguments.seconds, arguments.memory * GB)
+    if not arguments.no_encoder:
+        for sight in SIGHTS:
+            for kernel in KERNELS:
+                rows.append(measure_encoder(sight, kernel, 2 * arguments.seconds))
+    for text in (arena(rows), growth(rows), told(promises(rows))):
+        print(f"{text}\n")
+    with open(arguments.out / "attention_cost.csv", "w", newline="") as file:
+        csv.writer(file).writerows([Row._fields, *rows])
+    with matplotlib.rc_context(LOOK):
+        draw(arguments.out / "attention_cost.png", rows)
+
+
+if __name__ == "__main__":
+    main()

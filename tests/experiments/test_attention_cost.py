@@ -1,0 +1,101 @@
+import csv
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.studies import attention_cost as study
+from iap import exact_scores
+
+
+def tokens(size):
+    drawn = np.random.default_rng(0).standard_normal((2, size, study.D)) / 2
+    return [jnp.asarray(x, jnp.float32) for x in drawn]
+
+
+def test_every_method_scores_alike():
+    """What is timed is attention; 64 random features rank these tokens badly."""
+    queries, keys = tokens(200)
+    exact = exact_scores(queries, keys)
+    for name, scores in study.methods().items():
+        found = jax.jit(scores)(queries, keys)
+        assert float(found.sum()) == pytest.approx(200, rel=1e-3)
+        if name.startswith(("exact", "taylor")):
+            assert np.corrcoef(found, exact)[0, 1] > 0.98, name
+
+
+def test_memory_is_that_of_the_matrix_or_of_the_features():
+    size = 1024
+    arguments = [*tokens(size), jnp.ones(size)]
+    exact, taylor = (
+        study.cost(
+            study.passes(study.methods()[name])["forward"],
+            arguments,
+            seconds=0.0,
+            memory=0.0,
+        )
+        for name in ("exact", "taylor 2")
+    )
+    assert math.isnan(exact[0])  # not run: it needs more than nothing
+    assert exact[2] == 0
+    assert exact[1] >= 4 * size**2  # one float32 matrix at least
+    assert taylor[1] < 4 * size * 100  # a few rows of 15 features
+
+
+def test_writes_what_it_prints(tmp_path, capsys):
+    study.main(
+        [
+            "--sizes",
+            "64",
+            "1024",
+            "--seconds",
+            "0",
+            "--no-encoder",
+            "--out",
+            str(tmp_path),
+        ]
+    )
+    with open(tmp_path / "attention_cost.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 7 * 2 * 2
+    assert all(float(row["seconds"]) > 0 and int(row["calls"]) >= 1 for row in rows)
+    printed = capsys.readouterr().out
+    assert "| exact | 1 | 1 |" in printed  # the base of the arena's ratios
+    with Image.open(tmp_path / "attention_cost.png") as image:
+        colours = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(colours, axis=0)) > 50
+
+
+def test_promises_are_held_against_what_is_measured():
+    rows = [
+        study.Row("exact", "forward", 9216, 1.0, 3e8, 3),
+        study.Row("exact in blocks", "forward", 9216, 0.3, 1e6, 3),
+        study.Row("taylor 2", "forward", 9216, 0.01, 1e6, 3),
+        study.Row("taylor 2", "forward", 16384, 0.02, 1e6, 3),
+        study.Row("taylor 2", "forward", 65536, 0.1, 1e6, 3),
+        study.Row("taylor", "encoder", 529, 100e-6, 1e6, 3),
+        study.Row("relu", "encoder", 65536, 11e-3, 65e6, 3),
+    ]
+    found = {promise.what: promise for promise in study.promises(rows)}
+    kept = {what: promise.kept for what, promise in found.items()}
+    assert kept == {
+        "96/7/4, taylor: us of CPU an image": "yes",
+        "256/1/1, relu: us of CPU an image": "no",
+        "256/1/1, relu: MB beyond the image": "no",
+        "taylor 2, forward: time at 65536 over 16384": "no",
+        "taylor 2 at 9216: times faster than exact": "yes",
+        "taylor 2 at 9216: times faster than exact in blocks": "yes",
+    }
+    ratio = found["taylor 2 at 9216: times faster than exact in blocks"]
+    assert ratio.measured == pytest.approx(30)
+
+
+@pytest.mark.slow
+def test_an_encoder_costs_something():
+    row = study.measure_encoder(study.SIGHTS[0], study.Kernel.taylor, 0.0)
+    assert (row.patches, row.what) == (529, "encoder")
+    assert row.seconds > 0
+    assert row.bytes > 529 * 8 * 4  # at least its queries and keys
