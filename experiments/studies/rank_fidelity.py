@@ -36,6 +36,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
+from envs.registry import Color
 from experiments import checkpoint, folder
 from experiments.build import TEST
 from experiments.curve import COLOURS, LOOK, MUTED
@@ -384,8 +385,9 @@ def trained(path: Path, count: int) -> tuple[str, EncoderConfig, Weights]:
     from experiments.arguments import stored
 
     config = stored(path)
-    seen = getattr(config.env, "size", 0), getattr(config.env, "color", "")
-    if seen != (96, "rgb") or config.env.frame_stack > 1:
+    env = config.env
+    ours = env.name == "CarRacing" and env.size == 96 and env.color is Color.rgb
+    if not ours or env.frame_stack > 1:
         raise folder.RunError(
             f"the run {path} does not look at single 96x96 frames in colour, which are "
             "all that this study has; give another run"
@@ -506,7 +508,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--frames and --pixel-frames must be at least 1")
     arguments.out.mkdir(parents=True, exist_ok=True)
     chosen = [Kernel(name) for name in arguments.kernels]
-    run = arguments.run and trained(arguments.run, arguments.frames)
+    try:
+        run = arguments.run and trained(arguments.run, arguments.frames)
+    except (folder.RunError, ValueError) as error:
+        parser.error(str(error))
     frames = driven_frames(max(arguments.frames, arguments.pixel_frames))
     rng = np.random.default_rng(arguments.seed)
     jobs = []
