@@ -7,6 +7,7 @@ becomes of a return that is not a number.
 
 import contextlib
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -263,8 +264,15 @@ def _check(config: ESConfig, env: VectorEnv) -> None:
         value = getattr(config, name)
         if value < least:
             raise ValueError(f"agent.{name} is {value}; it must be at least {least}")
-    if not config.std > 0:
-        raise ValueError(f"agent.std is {config.std}; it must be greater than 0")
+    if not 0 < config.std < math.inf:
+        raise ValueError(
+            f"agent.std is {config.std}; it must be a number greater than 0"
+        )
+    if not 0 <= config.learning_rate < math.inf:
+        raise ValueError(
+            f"agent.learning_rate is {config.learning_rate}; it must be greater than "
+            "0, or 0 for evosax's own"
+        )
     if config.chunk < 0:
         raise ValueError(f"agent.chunk is {config.chunk}; 0 means no limit")
     if env.size != config.episodes:
@@ -295,7 +303,9 @@ def _strategy(config: ESConfig, solution: Params) -> tuple[Any, Any]:
             strategy = algorithm(config.population, solution, **options)
             settings = dict(config.params)
             if "elite_ratio" in settings:
-                strategy.elite_ratio = settings.pop("elite_ratio")
+                strategy.elite_ratio = _elite_ratio(
+                    settings.pop("elite_ratio"), strategy.elite_ratio, name
+                )
             params = strategy.default_params
     except AssertionError as error:
         raise ValueError(
@@ -314,6 +324,21 @@ def _strategy(config: ESConfig, solution: Params) -> tuple[Any, Any]:
         for key, value in settings.items()
     }
     return strategy, params.replace(**typed)
+
+
+def _elite_ratio(value: float, default: float, name: str) -> float:
+    # A strategy that does not select leaves evosax's 1.
+    if default == 1.0:
+        raise ValueError(
+            f"agent.params.elite_ratio is set, but {name} learns from all members; "
+            "leave it out"
+        )
+    if not 0 < value <= 1:
+        raise ValueError(
+            f"agent.params.elite_ratio is {value}; it must be greater than 0 and at "
+            "most 1"
+        )
+    return value
 
 
 def _lenient():

@@ -265,7 +265,10 @@ def _read(run: Path) -> dict[str, Any]:
             _choice(group, content[group]["name"])
     # YAML's own errors are not all of one class; whatever they are, the file is bad.
     except Exception as error:
-        raise RunError(f"cannot read {path}: {_first_line(error)}") from error
+        raise RunError(
+            f"cannot read {path}: {_first_line(error)}; restore the file, or name "
+            "another run"
+        ) from error
     return {str(k): v for k, v in content.items() if k not in OF_THE_COMMAND}
 
 

@@ -105,8 +105,10 @@ def replacing(path: Path) -> Iterator[Path]:
 def sweep(folder: Path) -> None:
     """Removes the unfinished files that killed processes left in and below `folder`."""
     for left in folder.rglob(".partial-*"):
-        writer = int(left.name.split("-")[1])
-        if writer == os.getpid() or not _alive(writer):
+        writer = left.name.split("-")[1]
+        if not writer.isdigit():
+            continue  # not ours
+        if int(writer) == os.getpid() or not _alive(int(writer)):
             left.unlink(missing_ok=True)
 
 
@@ -176,7 +178,7 @@ def lock(folder: Path) -> Iterator[None]:
             owner = handle.read().strip() or "unknown"
             raise RunError(
                 f"process {owner} is already working on {folder}; wait for it or "
-                "stop it, or choose another seed or fresh=true"
+                "stop it, or choose another seed"
             ) from None
         handle.truncate(0)
         handle.write(f"{os.getpid()}\n")
@@ -219,7 +221,10 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {path}: {error}") from error
+        raise RunError(
+            f"cannot read {path}: {error}; restore the file, or begin the run anew "
+            "with fresh=true"
+        ) from error
 
 
 def session() -> dict[str, Any]:

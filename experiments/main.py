@@ -63,7 +63,8 @@ def _dispatch(argv: Sequence[str]) -> int:
         return 0
     jobs = sweep(arguments) if {*flags} & {*SWEEP} else [arguments]
     configs = [compose(job) for job in jobs]
-    _use_cores(max(config.devices for config in configs))
+    counts = [config.devices for config in configs]
+    _use_cores(max(counts) if all(counts) else 0)
     for job, config in zip(jobs, configs, strict=True):
         if len(jobs) > 1:
             print(f"--- {' '.join(job)}", flush=True)

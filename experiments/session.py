@@ -82,7 +82,7 @@ def _work(
     learner: Learner,
     stopped: Callable[[], int],
 ) -> tuple[int, Totals]:
-    """Learns and keeps the books; returns how far it came."""
+    """Learns and keeps the books; returns how far it came and is saved."""
     began = time.monotonic()
     world = learner.place(parts.world())
     iteration, state, totals, best = _restored(path, learner, parts)
@@ -90,6 +90,7 @@ def _work(
     train_key = names.stream(parts.key, "train")
     stop = config.iterations
     events = train(learner, state, world, train_key, iteration, stop)
+    saved = iteration, totals
     unit = AGENTS[config.agent.name].iteration
     with _sinks(path, iteration, stop, unit) as write:
         for event, row, total in _tallied(events, totals, began):
@@ -116,11 +117,12 @@ def _work(
                 meta = {**totals._asdict(), "best": best}
                 where = path / folder.CHECKPOINTS
                 checkpoint.save(where, iteration, event.state, meta, config.keep)
+                saved = iteration, totals
                 if best is None:  # until the first validation the newest is the best
                     _write_best(path, iteration, learner.acting(event.state), None)
             if over:
                 break
-    return iteration, totals
+    return saved
 
 
 def _restored(
@@ -137,6 +139,12 @@ def _restored(
     _say(f"Going on from iteration {found.iteration} in {path}.")
     meta = dict(found.meta)
     best = meta.pop("best")
+    try:
+        show.best_policy(path, parts)
+    except RunError as error:
+        _say(f"{error}; the policy of iteration {found.iteration} takes its place.")
+        _write_best(path, found.iteration, learner.acting(found.state), None)
+        best = None
     return found.iteration, found.state, Totals(**meta), best
 
 
@@ -255,10 +263,11 @@ def _finish(
         "parameters": parameter_count(best.state),
         "commands": [" ".join(session["command"]) for session in sessions],
     }
-    folder.write_json(path / folder.SUMMARY, summary)
     subtitle = f"best policy, of iteration {best.iteration}"
     for level in FILMED if config.film_every else ():
         _film(path, parts, best.state, level, "final", subtitle)
+    # Last: it says that all is done.
+    folder.write_json(path / folder.SUMMARY, summary)
 
 
 def _scored(path: Path) -> int:

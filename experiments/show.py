@@ -141,9 +141,7 @@ def best_policy(path: Path, parts: Parts) -> checkpoint.Checkpoint:
     """
     file = path / folder.CHECKPOINTS / checkpoint.BEST
     if not file.exists():
-        raise RunError(
-            f"{path} has no policy yet; train it at least to its first checkpoint"
-        )
+        raise RunError(f"{path} has no policy yet; train it to its next checkpoint")
     return checkpoint.read(file, jax.eval_shape(parts.policy.init, jax.random.key(0)))
 
 

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,20 +112,19 @@ def _load(path: Path) -> Pool | None:
 def _save(path: Path, pool: Pool) -> None:
     """Writes a pool under a name of its own first, so that no one reads half of it."""
     arrays = {"version": np.frombuffer(_version(), "u1"), **_arrays(pool)}
-    temporary = None
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         _log.warning("cannot keep tracks in %s (%s); going on without", path, error)
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load_or_build(

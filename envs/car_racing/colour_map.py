@@ -226,6 +226,9 @@ def stack(maps: Sequence[ColourMap]) -> Ground:
 
     Args:
       maps: one per track.
+
+    Raises:
+      ValueError: more tracks than 32 bits can address the texels of.
     """
     shared = shared_blocks()
     first = np.cumsum([0, *(len(m.blocks) for m in maps[:-1])], dtype="i4")
@@ -235,6 +238,11 @@ def stack(maps: Sequence[ColourMap]) -> Ground:
     room = _POOL_BLOCKS * len(maps)
     while room < len(blocks):
         room += _POOL_STEP * len(maps)
+    if room * BLOCK**2 > 1 << 32:
+        raise ValueError(
+            f"a pool of {len(maps)} tracks is too large to be drawn from; at most "
+            f"{(1 << 32) // BLOCK**2 // _POOL_BLOCKS} fit"
+        )
     padding = np.zeros((room - len(blocks), BLOCK**2), "u1")
     return Ground(
         blocks=np.concatenate([blocks, padding]).ravel(),

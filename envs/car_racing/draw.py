@@ -243,8 +243,7 @@ def observe(
         return lax.dynamic_update_slice(image, part, (rows.start, columns.start, 0))
 
     codes = _ground(canvas, state, size)
-    shown = jnp.clip(jnp.round(state.score), score.LOWEST, score.HIGHEST)
-    text = _take(canvas.scores, (shown - score.LOWEST).astype(jnp.uint32))
+    text = _take(canvas.scores, score.row(state.score))
     details = fenced(canvas.gate, lambda s: _details(canvas, s, size), state)
     image = fenced(canvas.gate, compose, codes, text, details)
     return with_square(image, state.step) if with_blob else image

@@ -96,7 +96,8 @@ def make(
     Action: steer in [-1, 1] (to the right), gas and brake in [0, 1]; or one of nothing,
     right, left, gas, brake. Observation: u8[size, size, 3 or 1], the car from above and
     an instrument strip. Reward: 1000 / tiles for each tile touched for the first time,
-    -0.1 a step; leaving the field ends the episode with -100. It also ends when all
+    -0.1 a step; leaving the field ends the episode with -100, and an action that is no
+    number with a reward that is none. It also ends when all
     tiles are visited or the lap is complete, and is truncated after 1,000 steps.
 
     Args:
@@ -150,14 +151,16 @@ def make(
         # What the reset touched is paid for by the first step.
         paid = jnp.where(state.step == 0, 0, state.visited_count)
         gained = (moved.visited_count - paid).astype(jnp.float32)
-        lost = (jnp.abs(moved.x) > PLAYFIELD) | (jnp.abs(moved.y) > PLAYFIELD)
+        # What is no number, after an action that was none, is not on the field.
+        lost = ~((jnp.abs(moved.x) <= PLAYFIELD) & (jnp.abs(moved.y) <= PLAYFIELD))
         finished = _finished(
             lap_rule, lap_complete_percent, tiles, state, moved, contact
         )
         terminated = lost | finished
         reward = gained * 1000.0 / tiles.astype(jnp.float32) - FRAME_COST
+        reward = jnp.where(lost, LOST, reward)
         return moved, Outcome(
-            reward=jnp.where(lost, LOST, reward),
+            reward=jnp.where(jnp.isfinite(moved.x), reward, jnp.nan),
             terminated=terminated,
             truncated=(moved.step >= MAX_STEPS) & ~terminated,
             metrics={
@@ -197,6 +200,12 @@ def _check(
 ) -> None:
     if len(seeds) == 0:
         raise ValueError("seeds is empty; CarRacing needs at least one track")
+    for seed in seeds:
+        if not isinstance(seed, int | np.integer) or seed < 0:
+            raise ValueError(
+                f"seed {seed!r} names no track; Gymnasium's seeds are whole numbers, 0 "
+                "and up"
+            )
     if size < 1:
         raise ValueError(f"size is {size}; the picture needs at least 1 pixel a side")
     if color not in CHANNELS:

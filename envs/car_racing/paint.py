@@ -41,11 +41,11 @@ class _View:
         corners = [(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1])]
         self.polygons(np.array([corners], "f8"), colour)
 
-    def text(self, number: int) -> None:
+    def text(self, words: str) -> None:
         """Writes the score."""
-        h, w = score.text(number).shape
+        h, w = score.text(words).shape
         scale_x, scale_y = self._scale
-        fine = score.text(number, round(score.FONT_SIZE * scale_y))
+        fine = score.text(words, round(score.FONT_SIZE * scale_y))
         size = round(w * scale_x), round(h * scale_y)
         fine = cv2.resize(fine, size, interpolation=cv2.INTER_AREA)
         top = round((score.CENTRE_Y - h // 2) * scale_y)
@@ -120,7 +120,7 @@ def _strip(view: _View, state: State) -> None:
             start = bar.place * unit_x
             down = height - instruments.BOTTOM, height - instruments.TOP
             view.box((start, start + unit_x * bar.gain * reading), down, bar.colour)
-    view.text(int(np.rint(state.score)))
+    view.text(score.written(float(state.score)))
 
 
 def paint(

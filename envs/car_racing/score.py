@@ -3,6 +3,8 @@
 import functools
 import os
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from envs.car_racing import camera
@@ -26,17 +28,30 @@ def _font(size: int):
     return pygame.font.Font(pygame.font.get_default_font(), size)
 
 
-def text(score: int, font_size: int = FONT_SIZE) -> np.ndarray:
+def text(score: str, font_size: int = FONT_SIZE) -> np.ndarray:
     """u8[h, w], white on black.
 
     Args:
-      score: the number, written with at least four characters.
+      score: as Gymnasium writes it, `written`.
       font_size: in pixels.
     """
-    surface = _font(font_size).render(f"{score:04d}", True, WHITE, BLACK)
+    surface = _font(font_size).render(score, True, WHITE, BLACK)
     import pygame.surfarray  # after `_font`, which silences pygame's greeting
 
     return pygame.surfarray.array3d(surface)[:, :, 0].T
+
+
+def written(score: float) -> str:
+    """A score as Gymnasium writes it: "-000" if it is a little below 0."""
+    return f"{min(max(score, LOWEST), HIGHEST):04.0f}"
+
+
+def row(score: jax.Array) -> jax.Array:
+    """u32[], the row of `table` that shows a score, f32[]."""
+    shown = jnp.clip(jnp.round(score), LOWEST, HIGHEST)
+    minus_zero = (shown == 0) & (score < 0)
+    at = jnp.where(minus_zero, HIGHEST + 1, shown) - LOWEST
+    return at.astype(jnp.uint32)
 
 
 _BOX_H, _BOX_W = 48, 104
@@ -56,20 +71,21 @@ def shape(size: int) -> tuple[int, int, int]:
     """Of `table`."""
     rows, columns = window(size)
     height, width = rows.stop - rows.start, columns.stop - columns.start
-    return HIGHEST - LOWEST + 1, height, width
+    return HIGHEST - LOWEST + 2, height, width
 
 
 @functools.cache
 def table(size: int) -> np.ndarray:
-    """u8[HIGHEST - LOWEST + 1, h, w], all scores in their `window`.
+    """u8[HIGHEST - LOWEST + 2, h, w], all scores in their `window`, "-000" last.
 
     Args:
       size: pixels along a side of the picture.
     """
     top, left = CENTRE_Y - _BOX_H // 2, CENTRE_X - _BOX_W // 2
-    boxes = np.zeros((HIGHEST - LOWEST + 1, _BOX_H, _BOX_W), "f4")
-    for box, number in zip(boxes, range(LOWEST, HIGHEST + 1), strict=True):
-        drawn = text(number)
+    scores = [*map(written, range(LOWEST, HIGHEST + 1)), written(-0.1)]
+    boxes = np.zeros((len(scores), _BOX_H, _BOX_W), "f4")
+    for box, score in zip(boxes, scores, strict=True):
+        drawn = text(score)
         h, w = drawn.shape
         y, x = CENTRE_Y - h // 2 - top, CENTRE_X - w // 2 - left
         box[y : y + h, x : x + w] = drawn

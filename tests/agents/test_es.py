@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,7 +161,14 @@ def test_a_generation_without_a_finite_return_is_skipped():
         ({"population": 1}, "agent.population is 1"),
         ({"episodes": 0}, "agent.episodes is 0"),
         ({"std": 0.0}, "agent.std is 0"),
+        ({"std": math.inf}, "agent.std is inf"),
         ({"chunk": -1}, "agent.chunk is -1"),
+        ({"learning_rate": -0.1}, "agent.learning_rate is -0.1"),
+        ({"params": {"elite_ratio": 2.0}}, "elite_ratio is 2.0"),
+        (
+            {"params": {"elite_ratio": 0.5}, "strategy": es.Strategy.Open_ES},
+            "elite_ratio is set, but agent.strategy=Open_ES learns from all",
+        ),
         ({"population": 7, "strategy": es.Strategy.PGPE}, "population=7.*PGPE.*even"),
         ({"params": {"c_sdt": 0.1}}, "agent.params.c_sdt.*CMA_ES; it has.*c_std"),
         ({"learning_rate": 0.1}, "CMA_ES has no optimiser"),

@@ -333,6 +333,16 @@ def test_only_an_evaluation_takes_every_variant(run):
     refused(run(*record, base=()), "env.variant=all", "original, bars, noise")
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"?")])
+def test_a_lost_best_policy_is_replaced_by_the_newest(run, damage):
+    run("iterations=2")
+    path = only_run()
+    damage(path / "checkpoints" / "best.npz")
+    status, out, _ = run("iterations=3")
+    assert status == 0 and "policy of iteration 2 takes its place" in out
+    assert run("mode=evaluate", f"run={path}", "episodes=1", base=())[0] == 0
+
+
 def test_a_run_without_a_policy_cannot_be_evaluated(run, monkeypatch):
     interrupt_at(monkeypatch, "climb", 1, signal.SIGINT, signal.SIGINT)
     run("iterations=2")

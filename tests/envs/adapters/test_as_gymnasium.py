@@ -64,11 +64,10 @@ def test_a_seed_gives_the_game_of_car_racing_v3(seed, domain_randomize):
     # One float32 sum of terms below 10.
     np.testing.assert_allclose(*np.transpose(paid), atol=1e-5)
     assert np.sum(paid) > 10
-    # As far as pictures of equal states are apart, see test_draw; in the zoom's third
-    # frame 1.02 to 1.17 over 12 seeds.
+    # As far as pictures of equal states are apart, see test_draw.
     ours_seen, theirs_seen = np.array(pictures, float).swapaxes(0, 1)
     apart = np.abs(ours_seen - theirs_seen).mean((1, 2, 3))
-    assert apart[2] < 1.5 and np.delete(apart, 2).max() < 1.0
+    assert apart.max() < 1.0
     theirs.close()
 
 

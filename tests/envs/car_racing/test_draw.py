@@ -232,15 +232,19 @@ def test_bars_end_where_gymnasiums_do():
 
 def test_scores_are_clipped_and_differ():
     table = score.table(96)
-    assert len(table) == score.HIGHEST - score.LOWEST + 1
+    assert len(table) == score.HIGHEST - score.LOWEST + 2
     assert len(np.unique(table.reshape(len(table), -1), axis=0)) > 0.98 * len(table)
     state = state_at(recorded(), 0)
     rows, columns = score.window(96)
-    for value, shown in ((5000.0, 1100), (-999.0, -250), (12.4, 12), (-0.4, 0)):
+    for value, shown in ((5000.0, 1100), (-999.0, -250), (12.4, 12), (0.4, 0)):
         image = picture(state._replace(score=np.float32(value)))
         np.testing.assert_array_equal(
             image[rows, columns, 0], table[shown - score.LOWEST]
         )
+    # Python's "04.0f" of -0.4, which Gymnasium writes, is "-000".
+    image = picture(state._replace(score=np.float32(-0.4)))
+    np.testing.assert_array_equal(image[rows, columns, 0], table[-1])
+    assert score.written(-0.4) == "-000"
 
 
 def at_full_zoom():

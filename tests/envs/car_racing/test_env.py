@@ -64,6 +64,15 @@ def assert_same_episode(seed, recording, continuous=True):
     assert not outcomes.truncated[:-1].any()
 
 
+@pytest.mark.parametrize("component", [0, 1, 2])
+def test_an_action_that_is_no_number_ends_with_a_reward_that_is_none(component):
+    """So that a policy of NaNs cannot be taken for one that stands still."""
+    world, reset, step = compiled(0)
+    action = jnp.zeros(3).at[component].set(jnp.nan)
+    _, outcome = step(world, reset(world, jnp.int32(0), KEY), action, KEY)
+    assert np.isnan(outcome.reward) and outcome.terminated
+
+
 # The drives of 1028 and 1031 visit all tiles, which ends them.
 @pytest.mark.parametrize("seed", [1, 1000, 1028, 1031])
 def test_a_drive_is_rewarded_and_ended_as_in_gymnasium(seed):
@@ -72,7 +81,8 @@ def test_a_drive_is_rewarded_and_ended_as_in_gymnasium(seed):
 
 @pytest.mark.slow
 def test_many_drives_return_as_much_as_in_gymnasium():
-    """All but those that a wheel at the road's edge sets apart, 1 of 96."""
+    """But for 2 of 32: a wheel meets the road's edge in one game and misses it by less
+    than 0.001 in the other (2020: after 565 steps), and from there on they part."""
     apart = []
     for seed in range(2000, 2032):
         recording = record(seed, 1000)
@@ -80,7 +90,7 @@ def test_many_drives_return_as_much_as_in_gymnasium():
         gained = outcomes.reward.sum(dtype=np.float64)
         if abs(gained - recording.rewards.sum()) > 0.01:
             apart.append(seed)
-    assert len(apart) <= 2
+    assert set(apart) <= {2020, 2024}
 
 
 @pytest.mark.parametrize("steer", [0.0, 0.05])
@@ -285,6 +295,9 @@ def test_keeps_the_contract_of_environments(settings):
     ("settings", "message"),
     [
         ({"seeds": []}, "seeds is empty"),
+        ({"seeds": [3, -1]}, "seed -1 names no track"),
+        ({"seeds": [1.5]}, "seed 1.5 names no track"),
+        ({"seeds": ["a"]}, "seed 'a' names no track"),
         ({"size": 0}, "size is 0"),
         ({"color": "cmyk"}, "color is 'cmyk'; it must be one of"),
         ({"lap_rule": "lax"}, "lap_rule is 'lax'; it must be one of"),

@@ -71,16 +71,12 @@ def test_a_drive_replays_as_in_gymnasium(seed):
 
 @pytest.mark.slow
 def test_many_drives_replay_as_in_gymnasium():
-    """A wheel may still touch the road's edge in one of the two and miss it by 0.001.
-
-    That happened to 4 of 96 drives; from there on they part by up to 1.
-    """
-    far = [
-        seed
+    apart = [
+        distance(replay(seed, drive := record(seed, 1000)), drive).max()
         for seed in range(1000, 1032)
-        if distance(replay(seed, drive := record(seed, 1000)), drive).max() > 0.1
     ]
-    assert len(far) <= 3
+    # 0.0003 and 0.007 over the 32 drives of the parity study.
+    assert np.median(apart) < 0.02 and max(apart) < 0.1
 
 
 @pytest.mark.parametrize("seed", [3, 4, 5, 6])
