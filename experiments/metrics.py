@@ -7,7 +7,7 @@ frames, decisions: played since the run began, all episodes together.
 seconds: of work since the run began, all sessions together.
 return_mean, return_best: over the iteration's episodes, as training plays them.
 validation_mean, validation_sd: of the mean policy, over the validation levels.
-frames_per_second, decisions_per_second: since the last report.
+frames_per_second, decisions_per_second: of the iteration, validation and films apart.
 """
 
 import contextlib
