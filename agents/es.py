@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from agents import host_rollout
 from agents import keys as names
 from agents.core import Learner, Params, Policy
 from agents.rollout import EpisodeStats, episode_keys, returns
-from envs.core import VectorEnv
+from envs.core import HostVectorEnv, VectorEnv
 
 
 class Strategy(Enum):
@@ -115,7 +116,7 @@ class ESState(NamedTuple):
 def make(
     config: ESConfig,
     policy: Policy,
-    env: VectorEnv,
+    env: VectorEnv | HostVectorEnv,
     levels: int,
     devices: Sequence[Any],
 ) -> Learner:
@@ -124,7 +125,8 @@ def make(
     Args:
       config: its settings.
       policy: what is evolved.
-      env: `config.episodes` worlds, those of one member.
+      env: `config.episodes` worlds, those of one member; or simulators on the host,
+        any number of them, which play the episodes of all.
       levels: how many levels the world's pool holds.
       devices: the population is split evenly over as many of them as divide it.
 
@@ -146,7 +148,13 @@ def make(
     mesh = Mesh(np.asarray(devices[:count]), ("population",))
     split = NamedSharding(mesh, PartitionSpec("population"))
     everywhere = NamedSharding(mesh, PartitionSpec())
-    evaluate = _evaluation(config, policy, env, mesh)
+    if isinstance(env, HostVectorEnv):
+        evaluate = _host_evaluation(config, policy, env)
+    else:
+        of_shards = _evaluation(config, policy, env, mesh)
+
+        def evaluate(population, world, episodes, key) -> EpisodeStats:
+            return of_shards(jax.device_put(population, split), world, episodes, key)
 
     def init(key: jax.Array) -> ESState:
         with _lenient():
@@ -201,9 +209,7 @@ def make(
             names.stream(key, "levels"), (config.episodes,), 0, levels, jnp.int32
         )
         episode_key = names.stream(key, "episodes")
-        stats = evaluate(
-            jax.device_put(population, split), world, episodes, episode_key
-        )
+        stats = evaluate(population, world, episodes, episode_key)
         # Strategies run on one device: their linear algebra would be repeated on all.
         stats = jax.device_put(stats, home)
         return tell(state, asked, population, stats, names.stream(key, "tell"))
@@ -259,7 +265,33 @@ def _evaluation(config: ESConfig, policy: Policy, env: VectorEnv, mesh: Mesh):
     )
 
 
-def _check(config: ESConfig, env: VectorEnv) -> None:
+def _host_evaluation(config: ESConfig, policy: Policy, env: HostVectorEnv):
+    """(population [P], seeds, episodes [E], key) -> EpisodeStats [P, E], on the host.
+
+    All that is random in an episode comes from its seed, so that the key has no use.
+    """
+    act = host_rollout.acting(policy)
+    shape = config.population, config.episodes
+
+    def evaluate(population, world, episodes, key) -> EpisodeStats:
+        del key
+        members = jax.device_get(population)
+        start = policy.start()
+        seeds = np.tile(np.asarray(world)[np.asarray(episodes)], config.population)
+
+        def params(index: int) -> Params:
+            member = index // config.episodes
+            return jax.device_put(jax.tree.map(lambda leaf: leaf[member], members))
+
+        stats = host_rollout.returns(
+            env, act, start, params, seeds.tolist(), config.patience or None
+        )
+        return jax.tree.map(lambda leaf: leaf.reshape(shape), stats)
+
+    return evaluate
+
+
+def _check(config: ESConfig, env: VectorEnv | HostVectorEnv) -> None:
     for name, least in (("population", 2), ("episodes", 1), ("patience", 0)):
         value = getattr(config, name)
         if value < least:
@@ -275,7 +307,7 @@ def _check(config: ESConfig, env: VectorEnv) -> None:
         )
     if config.chunk < 0:
         raise ValueError(f"agent.chunk is {config.chunk}; 0 means no limit")
-    if env.size != config.episodes:
+    if isinstance(env, VectorEnv) and env.size != config.episodes:
         raise ValueError(
             f"a member's {config.episodes} episodes need as many worlds, not {env.size}"
         )

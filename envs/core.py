@@ -3,7 +3,7 @@
 Shapes: B worlds, T time, H W C image. This module imports no simulator.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -137,3 +137,54 @@ class VectorEnv(NamedTuple):
     step: Callable[[World, State, jax.Array, jax.Array], tuple[State, Outcome]]
     observe: Callable[[World, State], jax.Array]
     restart: Callable[[World, State, jax.Array, jax.Array, jax.Array], State]
+
+
+class Moment(NamedTuple):
+    """What an episode of a simulator on the host has just come to.
+
+    Attributes:
+      observation: u8[H, W, C]; the simulator's own memory, overwritten when the next
+        action is played.
+      reward: of the last decision; 0 at the beginning.
+      terminated, truncated: whether and how the last decision ended the episode.
+      frames: game frames that the last decision played.
+      paintings: u8[height, width, 3] each: the first picture, or one for each game
+        frame of the decision; () where none were asked for.
+    """
+
+    observation: np.ndarray
+    reward: float
+    terminated: bool
+    truncated: bool
+    frames: int
+    paintings: Sequence[np.ndarray] = ()
+
+
+Episode: TypeAlias = Generator[np.ndarray, Moment, Any]
+"""An agent in one episode: yields actions, is sent the moments that they led to, and
+returns what it makes of them when the episode is over, or earlier to leave it."""
+
+
+class HostVectorEnv(NamedTuple):
+    """Simulators on the host, each in a process of its own.
+
+    They cannot be copied, rewound or traced, so that episodes are handed out whole: as
+    many at a time as there are simulators, whichever is free plays the next one.
+
+    Attributes:
+      spec: as in `Environment`.
+      size: how many simulators; results do not depend on it.
+      play: (seeds, begin, painted) -> what the episodes returned, in the seeds' order.
+        Episode i begins with a reset to seeds[i] and is played by begin(i, moment), a
+        generator. Where a simulator crashes or hangs its episode is begun again, by
+        another call of `begin`. `painted` is the size of the paintings, (0, 0) or
+        (height, width).
+      close: () -> None, ends the processes; `play` would start others.
+    """
+
+    spec: Spec
+    size: int
+    play: Callable[
+        [Sequence[int], Callable[[int, Moment], Episode], tuple[int, int]], list[Any]
+    ]
+    close: Callable[[], None]

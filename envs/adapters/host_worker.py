@@ -1,0 +1,99 @@
+"""The worker process: one simulator, played as it is told over a pipe. Loads no JAX."""
+
+import contextlib
+import mmap
+import os
+import threading
+from multiprocessing import connection, process, reduction
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from envs.adapters import host_messages as messages
+from envs.adapters.host_simulator import (
+    Maker,
+    Playing,
+    Refused,
+    Simulator,
+    decided,
+)
+
+
+def serve(pipe: Connection, make: Maker, playing: Playing) -> None:
+    """Makes the simulator and plays it until the pipe is closed at the other end."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    # Many simulators share the cores: none of them gains from threads of its own.
+    os.environ.setdefault("LP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    # Without the pool at the other end there is no one left to play for.
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            simulator = make()
+        except Refused as error:
+            return pipe.send_bytes(messages.REFUSED + str(error).encode())
+        except Exception as error:
+            return pipe.send_bytes(messages.FAILED + _words(error))
+        try:
+            _serve(pipe, simulator, playing)
+        finally:
+            simulator.close()
+
+
+def _die_with_parent() -> None:
+    """Even where the simulator hangs and the parent was killed outright."""
+    parent = process.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _serve(pipe: Connection, simulator: Simulator, playing: Playing) -> None:
+    paintings: list[np.ndarray] = []
+    size = (0, 0)
+
+    def watch() -> None:
+        if size[0]:
+            paintings.append(simulator.paint(*size))
+
+    game, frames = decided(simulator, playing, watch)
+    choice = game.facts.choices > 0
+    pipe.send_bytes(messages.ready(game.facts))
+    shared = _shared(pipe, game.facts.picture)
+    while True:
+        told = pipe.recv_bytes()
+        paintings.clear()
+        try:
+            if told[:1] == messages.RESET:
+                seed, *size = messages.read_reset(told)
+                shared[:] = game.reset(seed)
+                answer = messages.Answer()
+            else:
+                action = messages.read_step(told, choice)
+                shared[:], reward, terminated, truncated = game.step(action)
+                answer = messages.Answer(
+                    float(reward), bool(terminated), bool(truncated), frames()
+                )
+        except Exception as error:
+            pipe.send_bytes(messages.FAILED + _words(error))
+            return
+        answer = answer._replace(
+            paintings=len(paintings), height=size[0], width=size[1]
+        )
+        pipe.send_bytes(messages.answer(answer))
+        for painting in paintings:
+            pipe.send_bytes(np.ascontiguousarray(painting).tobytes())
+
+
+def _shared(pipe: Connection, shape: tuple[int, int, int]) -> np.ndarray:
+    """The picture that both see, in memory without a name."""
+    file = reduction.recv_handle(pipe)
+    try:
+        memory = mmap.mmap(file, int(np.prod(shape)))
+    finally:
+        os.close(file)
+    return np.frombuffer(memory, np.uint8).reshape(shape)
+
+
+def _words(error: Exception) -> bytes:
+    return f"{type(error).__name__}: {error}".encode()
