@@ -1,0 +1,61 @@
+"""Evolution in the worlds whose best actions are known; PPO's turn is in test_ppo."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agents import es, keys
+from agents.controllers import ControllerConfig, Core
+from agents.policy import make_policy
+from envs.vector import vectorise
+from iap import EncoderConfig
+from tests import probes
+
+CONTENT = EncoderConfig(window=2, stride=2, top_k=2, features=8, content=True)
+
+
+def evolve(env, generations, core=Core.mlp):
+    """The last five generations' best mean returns over 16 episodes, and the mean."""
+    policy = make_policy(env.spec, CONTENT, ControllerConfig(core, 4))
+    config = es.ESConfig(population=32, episodes=16, std=0.5, patience=0)
+    worlds = vectorise(env, config.episodes)
+    learner = es.make(config, policy, worlds, 6, jax.devices())
+    state, world = learner.init(jax.random.key(0)), learner.place(env.world)
+    best = []
+    for generation in range(generations):
+        key = keys.at(jax.random.key(1), generation)
+        state, metrics = learner.update(state, world, key)
+        best.append(float(metrics["return_best"]))
+
+    def act(light):
+        picture = jnp.full((4, 4, 3), 127 * light, jnp.uint8)
+        params = learner.acting(state)
+        return policy.act(params, policy.start(), picture, None)[1].action
+
+    return best[-5:], act
+
+
+def test_the_better_of_two_actions():
+    best, act = evolve(probes.acted_reward(), 10)
+    assert best == [1] * 5 and act(0) == 1
+
+
+def test_two_strengths_within_bounds():
+    """Of the distribution's mean: its members are scattered around it."""
+    _, act = evolve(probes.steered_reward(), 60)
+    # Measured: 0.546 and -0.449, by members of a width of about as much.
+    np.testing.assert_allclose(act(0), [0.5, -0.5], atol=0.15)
+
+
+def test_the_action_that_matches_what_is_seen():
+    best, act = evolve(probes.matched_reward(), 20)
+    assert best == [1] * 5 and (act(0), act(2)) == (0, 1)
+
+
+@pytest.mark.parametrize("core", list(Core), ids=lambda core: core.name)
+def test_only_a_memory_solves_the_memory_probe(core):
+    best, _ = evolve(probes.remembered_reward(), 40, core)
+    # Without a memory all 16 last actions are the same, which is right 16 times only
+    # where all cues are.
+    assert (min(best) == 1) == (core is not Core.mlp)
