@@ -34,6 +34,7 @@ from jax import lax
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from scipy.stats import rankdata
 
 from envs.registry import Color
@@ -485,8 +486,11 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
                 color=MUTED,
                 ls=styles[row.ranking],
                 lw=1,
-                label=row.ranking,
+                label=f"{row.ranking}, centred" if row.centred else row.ranking,
             )
+    counts = sorted({row.directions for row in random})
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel="directions m", ylabel="overlap of the 10 best", ylim=(0, 1.03))
 
 
