@@ -127,7 +127,9 @@ def cost(
       clock: what time is read from.
     """
     compiled = jax.jit(function).lower(*arguments).compile()
-    needed = compiled.memory_analysis().temp_size_in_bytes
+    analysis = compiled.memory_analysis()
+    assert analysis is not None, "XLA plans its memory on every backend"
+    needed = analysis.temp_size_in_bytes
     if needed > memory:
         return float("nan"), needed, 0
     begun = time.perf_counter()

@@ -532,7 +532,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
     rows = []
     for job in jobs:
-        rows += measure(*job, chosen, arguments.directions)
+        rows += measure(*job, kernels=chosen, directions=arguments.directions)
         print(f"{job[0]}, {job[3].name}: done", flush=True)
     print(table(rows))
     print(
