@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from iap import EncoderConfig, Kernel
 from tests import probes
 
 CONTENT = EncoderConfig(window=2, stride=2, top_k=2, features=8, content=True)
+STATM, PAGE = Path("/proc/self/statm"), 4096
 QUICK = {
     **{"worlds": 16, "steps": 16, "minibatches": 4, "learning_rate": 5e-3},
     **{"target_kl": 0.0, "patience": 0},
@@ -252,6 +255,21 @@ def test_every_iteration_runs_the_one_program_of_the_first():
         state, _ = learner.update(state, world, key)
         counts.append(len(compiled))
     assert counts[0] > 0 and counts == [counts[0]] * 5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STATM.exists(), reason="reads Linux's own account")
+def test_memory_stays_what_it_was_over_500_iterations():
+    def resident():
+        return int(STATM.read_text().split()[1])  # pages
+
+    learner, world, _ = small(probes.dot_world(), epochs=1)
+    state, _ = improve(learner, world, 100)
+    before = resident()
+    improve(learner, world, 600, state, 100)
+    # An iteration's experience is 16 x 16 pictures of 432 bytes; kept, 500 of them
+    # would be 55 MB. The allocator's own ups and downs are a few.
+    assert (resident() - before) * PAGE < 10e6
 
 
 def test_metrics_count_what_was_played():
