@@ -4,13 +4,14 @@ A new world is one folder and one line of `REGISTRY`. Nothing of a world is impo
 before it is made.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NamedTuple
 
 from envs import transforms
-from envs.core import Environment
+from envs.core import Environment, HostVectorEnv
 from envs.variants import ALL, JOIN, ORIGINAL, in_order, worn
 
 
@@ -32,6 +33,21 @@ CAR_RACING_VARIANTS = tuple(f"{ORIGINAL} color bars blob channels noise video".s
 """AttentionAgent's generalisation tests in the order of its table, and video."""
 _RIVALS = (("color", "channels"), ("noise", "video"))
 _COLORS = {"color": "scalar", "channels": "channels"}
+
+
+def _at_least(config: Any, **least: int) -> None:
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value < bound:
+            raise ValueError(f"env.{name} is {value}; it must be at least {bound}")
+
+
+def _check_lap(percent: float) -> None:
+    if not 0 < percent <= 1:
+        raise ValueError(
+            f"env.lap_complete_percent is {percent}; it must be greater than 0 and at "
+            "most 1"
+        )
 
 
 @dataclass(frozen=True)
@@ -78,21 +94,8 @@ class CarRacingConfig:
     frame_stack: int = 1
 
     def __post_init__(self):
-        for name, least in (
-            ("size", 1),
-            ("tracks", 1),
-            ("time_limit", 0),
-            ("action_repeat", 1),
-            ("frame_stack", 1),
-        ):
-            value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"env.{name} is {value}; it must be at least {least}")
-        if not 0 < self.lap_complete_percent <= 1:
-            raise ValueError(
-                f"env.lap_complete_percent is {self.lap_complete_percent}; it must be "
-                "greater than 0 and at most 1"
-            )
+        _at_least(self, size=1, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
+        _check_lap(self.lap_complete_percent)
         # Whichever way it was written: it is part of what identifies a run.
         variant = in_order(self.variant, CAR_RACING_VARIANTS, _RIVALS)
         object.__setattr__(self, "variant", variant)
@@ -129,10 +132,112 @@ def _car_racing(config: CarRacingConfig, levels: Sequence[int]) -> Environment:
     return game
 
 
-def _car_racing_labels(config: CarRacingConfig) -> tuple[str, ...]:
+def _car_racing_labels(config: Any) -> tuple[str, ...]:
     if config.continuous:
         return ("steer", "gas", "brake")
     return ("coast", "steer right", "steer left", "gas", "brake")
+
+
+@dataclass(frozen=True)
+class GymnasiumConfig:
+    """An environment of Gymnasium, each in a process of its own.
+
+    Attributes:
+      name: "gymnasium".
+      id: its name in Gymnasium's registry, perhaps with the module that registers it
+        (my_world:MyWorld-v0).
+      options: keyword arguments of its constructor (`env.options.continuous=false`).
+      pixels: what the agent sees: observation, render (what it renders), or the name of
+        an entry of its observation; empty takes the observation if that is an image,
+        else its only image, else render.
+      size: height and width to which pictures are resized; 0 leaves them.
+      color: rgb, or gray (1 channel).
+      tracks: how many seeds training draws from.
+      time_limit: game frames after which an episode is truncated; 0 keeps the
+        environment's own limit.
+      action_repeat: game frames for which an action is held.
+      frame_stack: pictures, the newest last, that the agent sees at once.
+    """
+
+    name: str = "gymnasium"
+    id: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    pixels: str = ""
+    size: int = 0
+    color: Color = Color.rgb
+    tracks: int = 256
+    time_limit: int = 0
+    action_repeat: int = 1
+    frame_stack: int = 1
+
+    def __post_init__(self):
+        _at_least(self, size=0, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
+
+
+def _gymnasium(config: GymnasiumConfig) -> Callable[[], Any]:
+    from envs.adapters.gymnasium import simulator
+
+    if not config.id:
+        raise ValueError(
+            "env.id is empty; env=gymnasium needs the name of an environment, for "
+            "example env.id=CarRacing-v3"
+        )
+    return functools.partial(
+        simulator,
+        config.id,
+        dict(config.options),
+        pixels=config.pixels,
+        size=config.size,
+        gray=config.color is Color.gray,
+    )
+
+
+@dataclass(frozen=True)
+class GymnasiumCarRacingConfig:
+    """Gymnasium's own CarRacing-v3, for agents that were trained on ours.
+
+    Attributes:
+      name: "GymnasiumCarRacing".
+      size: height and width of the agent's picture in pixels; the game's own is 96.
+      color: rgb (3 channels) or gray (1).
+      continuous: steer, gas and brake in a box, or one of five choices.
+      lap_complete_percent: share of the tiles that must be visited for a lap.
+      domain_randomize: whether every track has colours of its own.
+      tracks: how many tracks training draws from.
+      time_limit: game frames after which an episode is truncated; 0 keeps the game's
+        own 1000.
+      action_repeat: game frames for which an action is held.
+      frame_stack: pictures, the newest last, that the agent sees at once.
+    """
+
+    name: str = "GymnasiumCarRacing"
+    size: int = 96
+    color: Color = Color.rgb
+    continuous: bool = True
+    lap_complete_percent: float = 0.95
+    domain_randomize: bool = False
+    tracks: int = 256
+    time_limit: int = 0
+    action_repeat: int = 4
+    frame_stack: int = 1
+
+    def __post_init__(self):
+        _at_least(self, size=1, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
+        _check_lap(self.lap_complete_percent)
+
+
+def _gymnasium_car_racing(config: GymnasiumCarRacingConfig) -> Callable[[], Any]:
+    from envs.adapters.gymnasium import RENDER, simulator
+
+    names = ("continuous", "lap_complete_percent", "domain_randomize")
+    return functools.partial(
+        simulator,
+        "CarRacing-v3",
+        {name: getattr(config, name) for name in names},
+        size=config.size,
+        gray=config.color is Color.gray,
+        painted=RENDER,  # the same view, 600x400
+    )
 
 
 class Entry(NamedTuple):
@@ -146,18 +251,34 @@ class Entry(NamedTuple):
       labels: settings -> a name for each component of an action, or each choice.
       variants: the variants that its setting `variant` can name, `ORIGINAL` first; ()
         for a world without that setting.
+      simulator: for worlds on the host, settings -> what makes one of its simulators
+        (`envs.adapters.host_simulator.Maker`); `make` is then never called.
     """
 
     config: type
     make: Callable[[Any, Sequence[int]], Environment]
     labels: Callable[[Any], tuple[str, ...]]
     variants: tuple[str, ...] = ()
+    simulator: Callable[[Any], Callable[[], Any]] | None = None
+
+
+def _of_the_host(config: Any, levels: Sequence[int]) -> Environment:
+    raise ValueError(f"env={config.name} is simulated on the host, and is no JAX world")
 
 
 REGISTRY = {
     "CarRacing": Entry(
         CarRacingConfig, _car_racing, _car_racing_labels, CAR_RACING_VARIANTS
-    )
+    ),
+    "GymnasiumCarRacing": Entry(
+        GymnasiumCarRacingConfig,
+        _of_the_host,
+        _car_racing_labels,
+        simulator=_gymnasium_car_racing,
+    ),
+    "gymnasium": Entry(
+        GymnasiumConfig, _of_the_host, lambda _: (), simulator=_gymnasium
+    ),
 }
 """Every world by name."""
 
@@ -202,3 +323,33 @@ def transformed(config: Any, game: Environment) -> Environment:
     """The game as the agent plays it: action repeat, then frame stack."""
     repeated = transforms.action_repeat(game, config.action_repeat)
     return transforms.frame_stack(repeated, config.frame_stack)
+
+
+def title(config: Any) -> str:
+    """What to call a world."""
+    return getattr(config, "id", "") or config.name
+
+
+def on_host(config: Any) -> bool:
+    """Whether a world is simulated on the host, and not by JAX."""
+    return REGISTRY[config.name].simulator is not None
+
+
+def host(config: Any, workers: int, timeout: float) -> HostVectorEnv:
+    """A world that is simulated on the host, as the agent plays it.
+
+    Args:
+      config: settings, an instance of its entry's `config`.
+      workers: how many simulators, each in a process of its own.
+      timeout: seconds that one may take for its start or for a decision.
+
+    Raises:
+      ValueError, ChildProcessError: as `envs.adapters.host.host`.
+    """
+    from envs.adapters.host import host
+    from envs.adapters.host_simulator import Playing
+
+    make = REGISTRY[config.name].simulator
+    assert make is not None, f"{config.name} is a JAX world"
+    playing = Playing(config.action_repeat, config.frame_stack, config.time_limit)
+    return host(make(config), workers, title(config), playing, timeout)

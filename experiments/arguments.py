@@ -97,6 +97,8 @@ def _composed(typed: dict[str, Any], stored: Mapping[str, Any]) -> DictConfig:
     config = _compose({**named, **choices})
     if inherited:
         _inherit(config, inherited)
+    if "env" in choices and "env" in stored and choices["env"] != stored["env"]["name"]:
+        _lend(config.env, stored["env"])
     known = list(settings(config))
     for key, value in typed.items():
         if key not in known and not _is_free(config, key.rpartition(".")[0]):
@@ -280,6 +282,17 @@ def _inherit(config: DictConfig, stored: Mapping[str, Any]) -> None:
             f"the run's {folder.CONFIG} does not fit this version of the program: "
             f"{_first_line(error)}"
         ) from error
+
+
+def _lend(env: DictConfig, trained: Mapping[str, Any]) -> None:
+    """Settings that the world of a run's training and another one both have.
+
+    So an agent sees pictures of the size, and holds actions as long, as it learned to.
+    """
+    for name in set(env) & set(trained) - {"name"}:
+        value = trained[name]
+        if isinstance(value, bool) or value != 0:  # 0 stands for a world's own
+            OmegaConf.update(env, str(name), value)
 
 
 # --- Hydra --------------------------------------------------------------------------

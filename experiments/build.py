@@ -4,23 +4,25 @@ Tracks are named by their Gymnasium seeds. Nothing below `TRAINING` is ever trai
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import numpy as np
 
 from agents import keys as names
 from agents.core import Learner, Params, Policy
 from envs import registry
-from envs.core import Environment, World
+from envs.core import Environment, HostVectorEnv, Spec, World
 from envs.variants import ORIGINAL
 from envs.vector import vectorise
 from experiments.config import AGENTS, Config
-from experiments.evaluate import Evaluator, evaluator, level_key
+from experiments.evaluate import Evaluator, evaluator, host_evaluator, level_key
 from experiments.folder import RunError
 from experiments.overlay import Style
-from experiments.record import Film, Recorder, recorder
+from experiments.record import Film, Recorder, host_recorder, recorder
 
 TRAINING = 100_000  # and up, as many as `env.tracks`
 VALIDATION = range(1000, 1032)  # chooses the best policy of a run
@@ -38,7 +40,7 @@ class Parts(NamedTuple):
       devices: the JAX devices that it uses.
       policy: what acts.
       learner: () -> what improves the policy.
-      world: () -> the training tracks.
+      world: () -> the training tracks; of simulators on the host, their seeds i32[].
       evaluate: scores the policy on given levels.
       film: films the episode that `evaluate` plays on a level.
     """
@@ -58,7 +60,10 @@ def build(config: Config) -> Parts:
     Raises:
       ValueError: settings that do not fit together.
       RunError: more devices than there are.
+      ChildProcessError: a simulator on the host cannot be started.
     """
+    if registry.on_host(config.env):
+        return _on_host(config)
     key = jax.random.key(config.seed)
     devices = _devices(config.devices)
 
@@ -88,6 +93,34 @@ def build(config: Config) -> Parts:
     )
 
 
+def _on_host(config: Config) -> Parts:
+    """As `build`, for a world that is simulated on the host."""
+    agent = AGENTS[config.agent.name]
+
+    def learner() -> Learner:
+        if not agent.hosts:
+            names = " or ".join(name for name, entry in AGENTS.items() if entry.hosts)
+            raise ValueError(
+                f"agent={config.agent.name} cannot learn in env={config.env.name}, "
+                f"which is simulated on the host; choose agent={names}"
+            )
+        return agent.make(config.agent, policy, env, config.env.tracks, devices)
+
+    devices = _devices(config.devices)
+    workers = config.workers or _cores()
+    env = registry.host(config.env, workers, config.timeout)
+    policy = agent.policy(env.spec, config.encoder, config.controller)
+    return Parts(
+        key=jax.random.key(config.seed),
+        devices=devices,
+        policy=policy,
+        learner=learner,
+        world=lambda: np.arange(TRAINING, TRAINING + config.env.tracks, dtype=np.int32),
+        evaluate=host_evaluator(policy, env),
+        film=_host_filmer(config, policy, env),
+    )
+
+
 def _devices(wanted: int) -> Sequence[Any]:
     present = jax.local_devices()
     if wanted > len(present):
@@ -105,16 +138,7 @@ def _filmer(config: Config, policy: Policy, key: jax.Array, device: Any) -> Film
     def record() -> Recorder:
         game = registry.make(config.env, VALIDATION[:1])
         env = registry.transformed(config.env, game)
-        H, W, _ = env.spec.observation.shape
-        style = Style(
-            image=(H, W),
-            window=config.encoder.window,
-            stride=config.encoder.stride,
-            action=env.spec.action,
-            labels=registry.REGISTRY[config.env.name].labels(config.env),
-            heat_map=config.heat_map,
-        )
-        return recorder(game, env, policy, style)
+        return recorder(game, env, policy, _style(config, env.spec))
 
     def film(path: Path, params: Params, level: int, subtitle: str) -> Film:
         variant = registry.variant(config.env)
@@ -134,3 +158,37 @@ def _filmer(config: Config, policy: Policy, key: jax.Array, device: Any) -> Film
         )
 
     return film
+
+
+def _host_filmer(config: Config, policy: Policy, env: HostVectorEnv) -> Filmer:
+    record = host_recorder(env, policy, _style(config, env.spec))
+
+    def film(path: Path, params: Params, level: int, subtitle: str) -> Film:
+        return record(
+            path,
+            params,
+            level,
+            title=f"{registry.title(config.env)}, seed {level}",
+            subtitle=subtitle,
+            height=config.height,
+        )
+
+    return film
+
+
+def _style(config: Config, spec: Spec) -> Style:
+    H, W, _ = spec.observation.shape
+    return Style(
+        image=(H, W),
+        window=config.encoder.window,
+        stride=config.encoder.stride,
+        action=spec.action,
+        labels=registry.REGISTRY[config.env.name].labels(config.env),
+        heat_map=config.heat_map,
+    )
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

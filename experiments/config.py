@@ -32,6 +32,7 @@ class Agent(NamedTuple):
       worlds: settings -> how many worlds it plays side by side.
       suits: the choices of other groups that go with it where none are typed.
       iteration: what people call one.
+      hosts: whether it also learns from simulators on the host (`HostVectorEnv`).
     """
 
     config: type
@@ -40,10 +41,11 @@ class Agent(NamedTuple):
     worlds: Callable[[Any], int] = lambda config: config.episodes
     suits: Mapping[str, str] = MappingProxyType({})
     iteration: str = "generation"
+    hosts: bool = False
 
 
 AGENTS = {
-    "es": Agent(es.ESConfig, es.make),
+    "es": Agent(es.ESConfig, es.make, hosts=True),
     "ppo": Agent(
         ppo.PPOConfig,
         ppo.make,
@@ -93,7 +95,8 @@ IDENTITY = (*GROUPS, "seed")
 
 OF_THE_COMMAND = (
     *("mode", "run", "resume", "fresh", "debug"),
-    *("devices", "root", "episodes", "track", "height", "heat_map"),
+    *("devices", "workers", "timeout", "root", "episodes", "track", "height"),
+    "heat_map",
 )
 """Settings that belong to a command and not to the run it works on."""
 
@@ -101,7 +104,7 @@ OF_THE_COMMAND = (
 LEAST = {
     **{"seed": 0, "iterations": 1, "log_every": 1, "evaluate_every": 0},
     **{"film_every": 0, "save_every": 1, "keep": 1},
-    **{"episodes": 0, "track": 0, "devices": 0},
+    **{"episodes": 0, "track": 0, "devices": 0, "workers": 0},
 }
 """The lower bounds of whole numbers."""
 
@@ -142,6 +145,10 @@ class Config:
         100, 3 and 1.
       track: Gymnasium seed of the first of them; the others follow it.
       devices: how many to use; 0 uses all (on a CPU, one for each core).
+      workers: processes with a simulator each, for worlds that are not JAX; 0 starts
+        one for each core. Results do not depend on it.
+      timeout: seconds that such a simulator may take for its start or for a decision;
+        after that it is replaced and its episode begun again.
       height: of films in pixels.
       heat_map: whether films show the attention that every patch receives.
       root: the folder of all runs.
@@ -166,6 +173,8 @@ class Config:
     episodes: int = 0
     track: int = 2000
     devices: int = 0
+    workers: int = 0
+    timeout: float = 60.0
     height: int = 720
     heat_map: bool = True
     root: str = "runs"

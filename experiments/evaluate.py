@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from agents import host_rollout
 from agents import keys as names
 from agents.core import Params, Policy
 from agents.rollout import EpisodeStats, returns
-from envs.core import Environment, World
+from envs.core import Environment, HostVectorEnv, World
 from envs.vector import vectorise
 
 BATCH = 32
@@ -95,6 +96,24 @@ def evaluator(
         stats = jax.tree.map(lambda *x: np.concatenate(x), *parts)
         return Evaluation(
             levels, stats.returns, int(stats.decisions.sum()), int(stats.frames.sum())
+        )
+
+    return evaluate
+
+
+def host_evaluator(policy: Policy, env: HostVectorEnv) -> Evaluator:
+    """As `evaluator`, for simulators on the host: a level is the seed of an episode."""
+    act = host_rollout.acting(policy)
+
+    def evaluate(params: Params, levels: Sequence[int]) -> Evaluation:
+        params = jax.device_put(params)
+        start = policy.start()
+        stats = host_rollout.returns(env, act, start, lambda _: params, levels)
+        return Evaluation(
+            levels,
+            np.asarray(stats.returns),
+            int(stats.decisions.sum()),
+            int(stats.frames.sum()),
         )
 
     return evaluate

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from agents import host_rollout
 from agents.core import Decision, Params, Policy
 from agents.rollout import reset_key, step_key
-from envs.core import Environment
+from envs.core import Environment, HostVectorEnv, Moment
 from experiments import overlay
 from experiments.folder import RunError, replacing
 
@@ -138,8 +139,7 @@ def recorder(
           RunError: the files cannot be written, or the replay came out differently.
           ValueError: the height is odd or too small to draw in.
         """
-        if height % 2 or height < 120:
-            raise ValueError(f"height is {height}; it must be even and at least 120")
+        _check_height(height)
         played = _on_host(*play(params, world, jnp.int32(episode), key))
         moments = list(replay(world, jnp.int32(episode), key, played))
         total = math.fsum(played.reward[: played.decisions])
@@ -152,6 +152,86 @@ def recorder(
         return Film(path, saved, total, played.decisions, len(moments))
 
     return film
+
+
+def host_recorder(env: HostVectorEnv, policy: Policy, style: overlay.Style) -> Recorder:
+    """As `recorder`, for simulators on the host.
+
+    An episode is played twice here too: the first time tells how long it is.
+
+    Returns:
+      (path, params, level, *, title, subtitle, height, stills) -> Film, where the level
+      is the seed of the episode. It raises ChildProcessError where the simulator fails
+      time and again.
+    """
+    act = host_rollout.acting(policy)
+    H, W = style.image
+
+    def film(
+        path: Path,
+        params: Params,
+        level: int,
+        *,
+        title: str = "",
+        subtitle: str = "",
+        height: int = 720,
+        stills: int = 3,
+    ) -> Film:
+        _check_height(height)
+        width = round(height * W / H / 2) * 2
+        look = style._replace(title=title, subtitle=subtitle)
+        shape = height, width + overlay.panel_width(height)
+        stats = host_rollout.returns(
+            env, act, policy.start(), lambda _: params, [level]
+        )
+        expected, frames = float(stats.returns[0]), int(stats.frames[0]) + 1
+        taken = _still_numbers(frames, stills)
+
+        def begin(_: int, seen: Moment):
+            carry, total, number = policy.start(), 0.0, itertools.count()
+            (ahead,) = seen.paintings
+            with _writing(path, shape, env.spec.fps, taken) as add:
+
+                def show(picture: np.ndarray, decision: Decision) -> None:
+                    seconds = next(number) / env.spec.fps
+                    moment = _moment(decision, total, seconds)
+                    add(overlay.frame(look, picture, moment))
+
+                while True:
+                    carry, decision = act(params, carry, seen.observation)
+                    decision = jax.device_get(decision)
+                    show(ahead, decision)
+                    seen = yield np.asarray(decision.action)
+                    *between, ahead = seen.paintings
+                    for picture in between:
+                        show(picture, decision)
+                    total += seen.reward
+                    if seen.terminated or seen.truncated:
+                        break
+                show(ahead, decision)
+                _check_again(expected, total)
+            return total
+
+        (total,) = env.play([level], begin, (height, width))
+        made = tuple(_still(path, i) for i in range(stills))
+        return Film(path, made, total, int(stats.decisions[0]), frames)
+
+    return film
+
+
+def _check_height(height: int) -> None:
+    if height % 2 or height < 120:
+        raise ValueError(f"height is {height}; it must be even and at least 120")
+
+
+def _check_again(first: float, second: float) -> None:
+    """The two returns may differ by float32 rounding."""
+    if abs(first - second) > 1e-3 * max(1.0, abs(first)):
+        raise RunError(
+            f"no film was made: the episode's return was {first:.3f}, and the second "
+            f"time it was {second:.3f}; this simulator does not repeat an episode from "
+            "its seed"
+        )
 
 
 def _play(env: Environment, policy: Policy) -> Callable:
@@ -198,20 +278,24 @@ def _frames(
 ) -> Iterator[np.ndarray]:
     H, W = style.image
     width = round(height * W / H / 2) * 2
-    action = np.asarray(played.decision.action)
-    scores, index, centre = map(np.asarray, played.decision.attention)
     for number, (state, t, total) in enumerate(moments):
-        chosen = scores[t][index[t]]
-        moment = overlay.Moment(
-            scores=scores[t],
-            centre=centre[t],
-            ranks=np.argsort(np.argsort(-chosen, kind="stable")),
-            action=action[t],
-            total=total,
-            seconds=number / game.spec.fps,
-        )
+        decision = jax.tree.map(lambda x, t=t: x[t], played.decision)
+        moment = _moment(decision, total, number / game.spec.fps)
         picture = game.paint(world, state, height, width)
         yield overlay.frame(style, picture, moment)
+
+
+def _moment(decision: Decision, total: float, seconds: float) -> overlay.Moment:
+    """One decision as the overlay draws it."""
+    scores, index, centre = map(np.asarray, decision.attention)
+    return overlay.Moment(
+        scores=scores,
+        centre=centre,
+        ranks=np.argsort(np.argsort(-scores[index], kind="stable")),
+        action=np.asarray(decision.action),
+        total=total,
+        seconds=seconds,
+    )
 
 
 def _still_numbers(frames: int, stills: int) -> list[int]:
@@ -223,17 +307,32 @@ def _write_video(
     path: Path, frames: Iterator[np.ndarray], fps: int, taken: list[int]
 ) -> tuple[Path, ...]:
     """Encodes the frames, whole or not at all, and saves some of them as PNG."""
-    saved = []
-    with replacing(path) as temporary:
-        first = next(frames)
-        with encoder(temporary, first.shape[:2], fps) as feed:
-            for number, frame in enumerate(itertools.chain([first], frames)):
-                feed(frame)
-                if number in taken:
-                    still = f"{path.stem}-{taken.index(number) + 1}.png"
-                    saved.append(path.with_name(still))
-                    save_png(saved[-1], frame)
-    return tuple(saved)
+    first = next(frames)
+    with _writing(path, first.shape[:2], fps, taken) as add:
+        for frame in itertools.chain([first], frames):
+            add(frame)
+    return tuple(_still(path, i) for i in range(len(taken)))
+
+
+@contextlib.contextmanager
+def _writing(
+    path: Path, size: tuple[int, int], fps: int, taken: list[int]
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """A film that is there when all its frames have been added, and not before."""
+    count = itertools.count()
+    with replacing(path) as temporary, encoder(temporary, size, fps) as feed:
+
+        def add(frame: np.ndarray) -> None:
+            number = next(count)
+            feed(frame)
+            if number in taken:
+                save_png(_still(path, taken.index(number)), frame)
+
+        yield add
+
+
+def _still(path: Path, index: int) -> Path:
+    return path.with_name(f"{path.stem}-{index + 1}.png")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,9 +35,11 @@ def evaluate_run(config: Config) -> None:
         **scores(config, parts.evaluate(best.state, levels)),
         "command": folder.session()["command"],
     }
-    file = path / f"evaluation-{_name(config, f'{config.track}-{len(levels)}')}.json"
+    name = _name(config, path, f"{config.track}-{len(levels)}")
+    file = path / f"evaluation-{name}.json"
     folder.write_json(file, result)
-    print(f"Best policy of {path}, of iteration {best.iteration}.")
+    where = registry.title(config.env)
+    print(f"Best policy of {path}, of iteration {best.iteration}, in {where}.")
     print(sentence(result))
     print(f"Every track's return is in {file}.")
 
@@ -111,7 +114,7 @@ def record_run(config: Config) -> None:
     """
     path, parts, best = _opened(config)
     for level in range(config.track, config.track + (config.episodes or 3)):
-        file = path / folder.VIDEOS / f"{_name(config, f'track-{level}')}.mp4"
+        file = path / folder.VIDEOS / f"{_name(config, path, f'track-{level}')}.mp4"
         subtitle = f"best policy, of iteration {best.iteration}"
         made = parts.film(file, best.state, level, subtitle)
         print(f"{made.path}: return {made.total:.1f}, {made.decisions} decisions.")
@@ -121,10 +124,13 @@ def _levels(config: Config) -> range:
     return range(config.track, config.track + (config.episodes or len(TEST)))
 
 
-def _name(config: Config, rest: str) -> str:
-    """Of a file, with the variant unless that is the original."""
-    variant = registry.variant(config.env)
-    return rest if variant == ORIGINAL else f"{variant}-{rest}"
+def _name(config: Config, path: Path, rest: str) -> str:
+    """Of a file, with the world and the variant unless they are the run's own."""
+    variant, world = registry.variant(config.env), registry.title(config.env)
+    parts = [rest] if variant == ORIGINAL else [variant, rest]
+    if world != registry.title(stored(path).env):
+        parts.insert(0, re.sub(r"[^\w.-]+", "-", world))
+    return "-".join(parts)
 
 
 def _opened(config: Config) -> tuple[Path, Parts, checkpoint.Checkpoint]:
@@ -149,7 +155,7 @@ def scores(config: Config, evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation for a JSON file, with what one must know to compare it."""
     returns = [float(value) for value in evaluation.returns]
     return {
-        "env": config.env.name,
+        "env": registry.title(config.env),
         "variant": registry.variant(config.env),
         "action_repeat": config.env.action_repeat,
         "mean": evaluation.mean,
