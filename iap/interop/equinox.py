@@ -12,8 +12,7 @@ try:
     import equinox as eqx
 except ImportError as error:
     raise ImportError(
-        "iap.interop.equinox needs Equinox; install it with "
-        'pip install "implicit-attention-pixels[equinox]".'
+        "iap.interop.equinox needs Equinox; install it with pip install equinox."
     ) from error
 
 

@@ -11,8 +11,7 @@ try:
     from flax import linen as nn
 except ImportError as error:
     raise ImportError(
-        "iap.interop.linen needs Flax; install it with "
-        'pip install "implicit-attention-pixels[flax]".'
+        "iap.interop.linen needs Flax; install it with pip install flax."
     ) from error
 
 
