@@ -78,5 +78,5 @@ def test_says_what_is_missing(module, framework, monkeypatch):
 
     monkeypatch.setitem(sys.modules, framework, None)
     monkeypatch.delitem(sys.modules, f"iap.interop.{module}", raising=False)
-    with pytest.raises(ImportError, match=rf"pip install .*\[{framework}\]"):
+    with pytest.raises(ImportError, match=rf"pip install {framework}\."):
         importlib.import_module(f"iap.interop.{module}")
