@@ -286,7 +286,9 @@ def _report(path: Path) -> None:
         f"{metrics.duration(training['seconds'])}."
     )
     _say(show.sentence(summary))
-    _say(f"See {path / folder.CURVE}, {path / folder.VIDEOS} and {folder.SUMMARY}.")
+    made = [path / name for name in (folder.CURVE, folder.VIDEOS)]
+    there = ", ".join(str(file) for file in made if file.exists())
+    _say(f"See {there} and {folder.SUMMARY}." if there else f"See {folder.SUMMARY}.")
 
 
 # --- the folder ---------------------------------------------------------------------

