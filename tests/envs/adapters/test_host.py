@@ -213,6 +213,8 @@ def test_settings_out_of_bounds_are_refused(size, timeout):
 
 
 PROGRAM = """
+import signal
+
 import numpy as np
 from envs.adapters.host import host
 from tests.envs.adapters.host_worlds import slow
@@ -222,6 +224,8 @@ def play(index, seen):
         yield np.zeros(2, np.float32)
 
 if __name__ == "__main__":
+    # Whoever began the tests may have had it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     host(slow, 2, "Slow").play([1, 2], play, (0, 0))
 """
 
