@@ -188,6 +188,7 @@ def test_attention_is_learned_from_its_draws_alone():
 # --- books --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "core", [Core.mlp, Core.lstm, Core.causal], ids=lambda core: core.name
 )

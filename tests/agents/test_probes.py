@@ -53,6 +53,7 @@ def test_the_action_that_matches_what_is_seen():
     assert best == [1] * 5 and (act(0), act(2)) == (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", list(Core), ids=lambda core: core.name)
 def test_only_a_memory_solves_the_memory_probe(core):
     best, _ = evolve(probes.remembered_reward(), 40, core)

@@ -4,6 +4,7 @@ import csv
 import math
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from experiments.arguments import compose
@@ -16,6 +17,7 @@ PROBE = (
 )
 
 
+@pytest.mark.slow
 def test_runs_are_trained_told_and_drawn(probe, tmp_path, capsys):
     ways = ["weighted", "drawn"]
     budget = ["--seeds", "1", "--decisions", "70"]
