@@ -128,7 +128,8 @@ def make(
       env: `config.episodes` worlds, those of one member; or simulators on the host,
         any number of them, which play the episodes of all.
       levels: how many levels the world's pool holds.
-      devices: the population is split evenly over as many of them as divide it.
+      devices: they share the population. Where they do not divide it, some of them
+        play a member that another plays too.
 
     Returns:
       A learner whose metrics are return_mean, return_best, return_worst and return_sd
@@ -144,17 +145,20 @@ def make(
     shapes = jax.eval_shape(policy.init, jax.random.key(0))
     mean = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     strategy, params = _strategy(config, mean)
-    count = max(n for n in range(1, len(devices) + 1) if config.population % n == 0)
-    mesh = Mesh(np.asarray(devices[:count]), ("population",))
+    mesh = Mesh(np.asarray(devices), ("population",))
     split = NamedSharding(mesh, PartitionSpec("population"))
     everywhere = NamedSharding(mesh, PartitionSpec())
     if isinstance(env, HostVectorEnv):
         evaluate = _host_evaluation(config, policy, env)
     else:
         of_shards = _evaluation(config, policy, env, mesh)
+        P, D = config.population, len(devices)
+        seats = np.arange(-(-P // D) * D) % P
 
         def evaluate(population, world, episodes, key) -> EpisodeStats:
-            return of_shards(jax.device_put(population, split), world, episodes, key)
+            seated = jax.tree.map(lambda leaf: leaf[seats], population)
+            stats = of_shards(jax.device_put(seated, split), world, episodes, key)
+            return jax.tree.map(lambda leaf: leaf[:P], stats)
 
     def init(key: jax.Array) -> ESState:
         with _lenient():

@@ -33,6 +33,8 @@ CAR_RACING_VARIANTS = tuple(f"{ORIGINAL} color bars blob channels noise video".s
 """AttentionAgent's generalisation tests in the order of its table, and video."""
 _RIVALS = (("color", "channels"), ("noise", "video"))
 _COLORS = {"color": "scalar", "channels": "channels"}
+FRAMES = 1000
+"""After so many CarRacing ends by itself."""
 
 
 def _at_least(config: Any, **least: int) -> None:
@@ -42,28 +44,57 @@ def _at_least(config: Any, **least: int) -> None:
             raise ValueError(f"env.{name} is {value}; it must be at least {bound}")
 
 
-def _check_lap(percent: float) -> None:
-    if not 0 < percent <= 1:
-        raise ValueError(
-            f"env.lap_complete_percent is {percent}; it must be greater than 0 and at "
-            "most 1"
-        )
-
-
 @dataclass(frozen=True)
-class CarRacingConfig:
-    """CarRacing, a port of Gymnasium's CarRacing-v3.
+class _CarRacing:
+    """What the game and its port have in common.
 
     Attributes:
-      name: "CarRacing".
-      size: height and width of the agent's picture in pixels.
+      name: which of them.
+      size: height and width of the agent's picture in pixels; the game's own is 96.
       color: rgb (3 channels) or gray (1).
       continuous: steer, gas and brake in a box, or one of five choices.
-      lap_rule: gymnasium (as it is: a lap hardly ever ends an episode, Gymnasium issue
-        1269) or intended (as its documentation says).
       lap_complete_percent: share of the tiles that must be visited for a lap.
       domain_randomize: whether every track has colours of its own, as in Gymnasium;
         its seeds stand for other tracks then.
+      tracks: how many tracks training draws from.
+      time_limit: game frames after which an episode is truncated; 0 keeps the game's
+        own 1000.
+      action_repeat: game frames for which an action is held.
+      frame_stack: pictures, the newest last, that the agent sees at once.
+    """
+
+    name: str = ""
+    size: int = 96
+    color: Color = Color.rgb
+    continuous: bool = True
+    lap_complete_percent: float = 0.95
+    domain_randomize: bool = False
+    tracks: int = 256
+    time_limit: int = 0
+    action_repeat: int = 4
+    frame_stack: int = 1
+
+    def __post_init__(self):
+        _at_least(self, size=1, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
+        if self.time_limit > FRAMES:
+            raise ValueError(
+                f"env.time_limit is {self.time_limit}; it must be at most {FRAMES}, "
+                "after which the game itself ends, or 0 for the game's own limit"
+            )
+        if not 0 < self.lap_complete_percent <= 1:
+            raise ValueError(
+                f"env.lap_complete_percent is {self.lap_complete_percent}; it must be "
+                "greater than 0 and at most 1"
+            )
+
+
+@dataclass(frozen=True)
+class CarRacingConfig(_CarRacing):
+    """CarRacing, a port of Gymnasium's CarRacing-v3.
+
+    Attributes:
+      lap_rule: gymnasium (as it is: a lap hardly ever ends an episode, Gymnasium issue
+        1269) or intended (as its documentation says).
       variant: original, or what it wears to test generalisation (AttentionAgent's
         tests), several joined with "+": color or channels (the colours of road and of
         grass are shifted by up to 0.2 of full scale, by one amount or one for each
@@ -72,30 +103,15 @@ class CarRacingConfig:
         one after another.
       video: a video file for the variant video to show; drifting waves of colour
         without one.
-      tracks: how many tracks training draws from.
-      time_limit: game frames after which an episode is truncated; 0 keeps the game's
-        own 1000.
-      action_repeat: game frames for which an action is held.
-      frame_stack: pictures, the newest last, that the agent sees at once.
     """
 
     name: str = "CarRacing"
-    size: int = 96
-    color: Color = Color.rgb
-    continuous: bool = True
     lap_rule: LapRule = LapRule.gymnasium
-    lap_complete_percent: float = 0.95
-    domain_randomize: bool = False
     variant: str = ORIGINAL
     video: str = ""
-    tracks: int = 256
-    time_limit: int = 0
-    action_repeat: int = 4
-    frame_stack: int = 1
 
     def __post_init__(self):
-        _at_least(self, size=1, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
-        _check_lap(self.lap_complete_percent)
+        super().__post_init__()
         # Whichever way it was written: it is part of what identifies a run.
         variant = in_order(self.variant, CAR_RACING_VARIANTS, _RIVALS)
         object.__setattr__(self, "variant", variant)
@@ -193,37 +209,10 @@ def _gymnasium(config: GymnasiumConfig) -> Callable[[], Any]:
 
 
 @dataclass(frozen=True)
-class GymnasiumCarRacingConfig:
-    """Gymnasium's own CarRacing-v3, for agents that were trained on ours.
-
-    Attributes:
-      name: "GymnasiumCarRacing".
-      size: height and width of the agent's picture in pixels; the game's own is 96.
-      color: rgb (3 channels) or gray (1).
-      continuous: steer, gas and brake in a box, or one of five choices.
-      lap_complete_percent: share of the tiles that must be visited for a lap.
-      domain_randomize: whether every track has colours of its own.
-      tracks: how many tracks training draws from.
-      time_limit: game frames after which an episode is truncated; 0 keeps the game's
-        own 1000.
-      action_repeat: game frames for which an action is held.
-      frame_stack: pictures, the newest last, that the agent sees at once.
-    """
+class GymnasiumCarRacingConfig(_CarRacing):
+    """Gymnasium's own CarRacing-v3, for agents that were trained on ours."""
 
     name: str = "GymnasiumCarRacing"
-    size: int = 96
-    color: Color = Color.rgb
-    continuous: bool = True
-    lap_complete_percent: float = 0.95
-    domain_randomize: bool = False
-    tracks: int = 256
-    time_limit: int = 0
-    action_repeat: int = 4
-    frame_stack: int = 1
-
-    def __post_init__(self):
-        _at_least(self, size=1, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
-        _check_lap(self.lap_complete_percent)
 
 
 def _gymnasium_car_racing(config: GymnasiumCarRacingConfig) -> Callable[[], Any]:

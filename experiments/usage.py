@@ -59,11 +59,17 @@ def _section(config: DictConfig, prefix: str, skip: Sequence[str] = ("name",)) -
 
 
 def descriptions(kind: type) -> dict[str, str]:
-    """A dataclass's fields with what its docstring's "Attributes:" says of each."""
-    doc = inspect.cleandoc(kind.__doc__ or "")
-    _, _, attributes = doc.partition("Attributes:\n")
-    found = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", attributes, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
+    """A dataclass's fields with what its docstring's "Attributes:" says of each.
+
+    What the docstrings of its base classes say of theirs is there too.
+    """
+    explained = {}
+    for owner in reversed(kind.__mro__):
+        doc = inspect.cleandoc(owner.__doc__ or "")
+        _, _, attributes = doc.partition("Attributes:\n")
+        found = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", attributes, re.MULTILINE)
+        explained |= {name: " ".join(text.split()) for name, text in found}
+    return explained
 
 
 def _summary(kind: type) -> str:

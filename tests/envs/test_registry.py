@@ -80,6 +80,7 @@ def test_episodes_are_the_levels_in_their_order():
         {"size": 0},
         {"tracks": 0},
         {"time_limit": -1},
+        {"time_limit": 1001},
         {"action_repeat": 0},
         {"frame_stack": 0},
         {"lap_complete_percent": 0.0},
@@ -91,6 +92,12 @@ def test_impossible_settings_are_refused_by_name(changes):
     ((name, value),) = changes.items()
     with pytest.raises(ValueError, match=f"env.{name} is {value};"):
         CarRacingConfig(**changes)
+
+
+def test_the_limit_is_the_games():
+    from envs.car_racing.env import MAX_STEPS
+
+    assert registry.FRAMES == MAX_STEPS
 
 
 # --- variants -----------------------------------------------------------------------
