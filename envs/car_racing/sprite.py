@@ -77,19 +77,28 @@ def window(size: int) -> tuple[slice, slice]:
     return slice(*rows), slice(*columns)
 
 
+def _extent(weights: np.ndarray) -> slice:
+    """The columns from the first to the last that are not all 0."""
+    used = np.flatnonzero(weights.any(axis=0))
+    return slice(used[0], used[-1] + 1)
+
+
 @functools.cache
 def hull_table(size: int) -> np.ndarray:
     """f32[ZOOM_STEPS, h * w], the share of each pixel that the hull covers."""
     rows, columns = window(size)
     down = camera.averaging(size, camera.WINDOW_H)[rows]
     across = camera.averaging(size, camera.WINDOW_W)[columns]
+    seen_y, seen_x = _extent(down), _extent(across)  # the rest adds nothing
+    down, across = down[:, seen_y], across[:, seen_x]
     table = []
     for zoom in camera.ZOOMS:
         drawing = np.zeros((camera.WINDOW_H, camera.WINDOW_W), "u1")
         for polygon in HULL:
             corners = np.array(polygon) * (UNIT * zoom) + (camera.CAR_X, camera.CAR_Y)
             cv2.fillPoly(drawing, [corners.astype("i4")], 1)
-        table.append(down @ drawing[::-1].astype("f4") @ across.T)
+        seen = drawing[::-1][seen_y, seen_x]
+        table.append(down @ seen.astype("f4") @ across.T)
     return np.stack(table).reshape(len(table), -1)
 
 
