@@ -91,7 +91,7 @@ class ESConfig:
     strategy: Strategy = Strategy.CMA_ES
     population: int = 64
     episodes: int = 4
-    std: float = 0.3
+    std: float = 0.1
     learning_rate: float = 0.0
     params: dict[str, float] = field(default_factory=dict)
     patience: int = 10

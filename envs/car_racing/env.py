@@ -181,7 +181,7 @@ def make(
 
     return Environment(
         spec=spec,
-        world=jax.tree.map(jnp.asarray, World(roads, canvas)),
+        world=jax.device_put(World(roads, canvas)),
         reset=reset,
         step=step,
         observe=observe,

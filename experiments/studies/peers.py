@@ -25,10 +25,12 @@ class Setting(NamedTuple):
     Attributes:
       who: "ours", "gymnasium" or "envpool".
       mode: physics, drawing or policy.
-      worlds: in lockstep, or in EnvPool's hands.
+      worlds: in our hands, or in EnvPool's.
       picture: its size and colour.
       repeat: game frames for which an action is held.
       detail: anything else.
+      block: worlds that a device of ours steps together, before the next as many; 0
+        steps all in lockstep.
     """
 
     who: str
@@ -37,6 +39,7 @@ class Setting(NamedTuple):
     picture: str = "96x96 rgb"
     repeat: int = 1
     detail: str = ""
+    block: int = 0
 
 
 class Sample(NamedTuple):

@@ -7,8 +7,9 @@ All play CarRacing with the same kind of random actions, in three modes: physics
 with a picture drawn at every step and all of its bytes summed up (in a byte), so that
 none can be left out; and with the default policy, which chooses the actions from the
 picture. Ours begins another track wherever an episode ends, on one XLA device for each
-core. EnvPool (`pip install envpool`), which always draws, is left out where it is not
-installed.
+core; all worlds in lockstep, or, as evolution plays its members, one block of them
+after another, whose ground then stays in the core's cache. EnvPool (`pip install
+envpool`), which always draws, is left out where it is not installed.
 
 Every contender is prepared first, which is when it compiles. Then all take turns, as
 often as `--repeats` says: what else the machine does hits all alike. Also measures how
@@ -61,6 +62,10 @@ ROOT = Path(__file__).parents[2]
 MODES = ("physics", "drawing", "policy")
 PEERS = 256
 """Worlds at which ours is held against the others."""
+BLOCK = 8
+IN_BLOCKS = Setting(
+    "ours", "drawing", PEERS, detail=f"in blocks of {BLOCK} a device", block=BLOCK
+)
 PAUSE = 0.5
 """Seconds between turns, in which EnvPool's threads end what they have begun."""
 
@@ -120,6 +125,27 @@ def _steps(env: Environment, size: int, tracks: int, mode: str, policy: Policy):
     return steps
 
 
+def _blocked(steps: Callable[..., Progress], blocks: int) -> Callable[..., Progress]:
+    """Plays all steps in the first of `blocks` blocks of worlds, then in the next."""
+
+    def apart(x: jax.Array) -> jax.Array:
+        return x.reshape(blocks, -1, *x.shape[1:])
+
+    def together(x: jax.Array) -> jax.Array:
+        return x.reshape(-1, *x.shape[2:])
+
+    def played(world, params, keys, progress: Progress, actions) -> Progress:
+        def block(part):
+            keys, progress, actions = part
+            return steps(world, params, keys, progress, actions.swapaxes(0, 1))
+
+        parts = keys, progress, actions.swapaxes(0, 1)
+        done = jax.lax.map(block, jax.tree.map(apart, parts))
+        return jax.tree.map(together, done)
+
+    return played
+
+
 def ours(env: Environment, setting: Setting, tracks: int) -> Contender:
     """Our worlds, split over as many of the devices as divide their number.
 
@@ -136,7 +162,11 @@ def ours(env: Environment, setting: Setting, tracks: int) -> Contender:
     mesh = Mesh(np.asarray(devices[:count]), ("worlds",))
     split, all_ = PartitionSpec("worlds"), PartitionSpec()
     across = PartitionSpec(None, "worlds")
-    steps = _steps(env, B // count, tracks, setting.mode, policy)
+    side_by_side = min(B // count, setting.block or B)
+    blocks = B // count // side_by_side
+    steps = _steps(env, side_by_side, tracks, setting.mode, policy)
+    if blocks > 1:
+        steps = _blocked(steps, blocks)
     program = jax.jit(
         jax.shard_map(
             steps,
@@ -225,7 +255,9 @@ def contenders(
     for B in sizes:
         for mode in MODES:
             add(ours, env, Setting("ours", mode, B), tracks)
-    held = Setting("ours", "drawing", PEERS, repeat=4)
+    for mode in MODES:
+        add(ours, env, IN_BLOCKS._replace(mode=mode), tracks)
+    held = IN_BLOCKS._replace(repeat=4)
     add(ours, env, held, tracks)
     gray = make(levels, color="gray")._replace(world=env.world)
     add(ours, gray, held._replace(picture="96x96 gray", repeat=1), tracks)
@@ -298,12 +330,18 @@ def ratios(results: Results) -> str:
             default=[],
         )
 
-    drawing = by_setting[Setting("ours", "drawing", PEERS)]
-    policy = by_setting[Setting("ours", "policy", PEERS)]
-    held = by_setting[Setting("ours", "drawing", PEERS, repeat=4)]
+    drawing = by_setting[IN_BLOCKS]
+    lockstep = by_setting[IN_BLOCKS._replace(block=0, detail="")]
+    policy = by_setting[IN_BLOCKS._replace(mode="policy")]
+    held = by_setting[IN_BLOCKS._replace(repeat=4)]
     one = {"worlds": 1}
     pairs = [
         ("ours / EnvPool at its best, drawing", drawing, best("envpool", "drawing")),
+        (
+            "ours in lockstep / EnvPool at its best, drawing",
+            lockstep,
+            best("envpool", "drawing"),
+        ),
         ("ours / Gymnasium, drawing", drawing, best("gymnasium", "drawing", **one)),
         (
             "ours / Gymnasium on every core, drawing",

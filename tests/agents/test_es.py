@@ -97,9 +97,7 @@ def test_how_members_are_laid_out_changes_rounding_only(settings):
 def test_devices_that_do_not_divide_the_members_share_them():
     """Tolerances as above; seven members of two episodes are 14."""
     world = action_repeat(dot_world(), 2)
-    one, other = (
-        evolve(*small(world, devices=d, population=7), 1)[1] for d in (1, 2)
-    )
+    one, other = (evolve(*small(world, devices=d, population=7), 1)[1] for d in (1, 2))
     assert other["decisions"] == one["decisions"]
     np.testing.assert_allclose(other["return_mean"], one["return_mean"], atol=0.12)
     np.testing.assert_allclose(other["return_best"], one["return_best"], atol=0.54)
