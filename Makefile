@@ -10,6 +10,7 @@ ARGS ?=
 .DEFAULT_GOAL := run
 
 $(READY): pyproject.toml constraints.txt
+	@echo "Making the virtual environment $(VENV); this takes some minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -94,6 +94,7 @@ def _several(axes: Axes, runs: Mapping[str, Sequence[Row]]) -> None:
         axes.plot(*series(rows, "return_mean"), color=colour, lw=0.8, alpha=0.4)
         validation = series(rows, "validation_mean")
         axes.plot(*validation, "o-", color=colour, lw=1.4, ms=2.5, label=name)
+    axes.plot([], [], color=MUTED, lw=0.8, label="training, mean")
     step, mean = _mean_over_runs(runs)
     axes.plot(step, mean, color="#14181f", lw=2.4, label=f"mean of {len(runs)} runs")
 

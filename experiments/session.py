@@ -250,6 +250,7 @@ def _finish(
 ) -> None:
     """Scores the best policy on the test tracks and films it."""
     best = show.best_policy(path, parts)
+    _say(f"Scoring the policy of iteration {best.iteration} {show.announced(TEST)} ...")
     score = parts.evaluate(best.state, TEST)
     if (path / folder.METRICS).exists():
         _draw(path)

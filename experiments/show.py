@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ def evaluate_run(config: Config) -> None:
         return _evaluate_variants(config)
     path, parts, best = _opened(config)
     levels = _levels(config)
+    print(
+        f"Best policy of {path}, of iteration {best.iteration}, in "
+        f"{registry.title(config.env)}, {announced(levels)} ...",
+        flush=True,
+    )
     result = {
         "policy_of_iteration": best.iteration,
         **scores(config, parts.evaluate(best.state, levels)),
@@ -38,8 +43,6 @@ def evaluate_run(config: Config) -> None:
     name = _name(config, path, f"{config.track}-{len(levels)}")
     file = path / f"evaluation-{name}.json"
     folder.write_json(file, result)
-    where = registry.title(config.env)
-    print(f"Best policy of {path}, of iteration {best.iteration}, in {where}.")
     print(sentence(result))
     print(f"Every track's return is in {file}.")
 
@@ -165,6 +168,13 @@ def scores(config: Config, evaluation: Evaluation) -> dict[str, Any]:
         "decisions": evaluation.decisions,
         "frames": evaluation.frames,
     }
+
+
+def announced(levels: Sequence[int]) -> str:
+    """What is about to be played, for a person who waits for it."""
+    if len(levels) == 1:
+        return f"on track {levels[0]}"
+    return f"on {len(levels)} tracks ({levels[0]} to {levels[-1]})"
 
 
 def sentence(scores: Mapping[str, Any]) -> str:

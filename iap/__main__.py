@@ -25,6 +25,7 @@ from iap.selection import Order
 
 DIM = 0.5  # light left to what is not attended
 OUTLINE = np.array([255, 200, 61])
+ACROSS = 96  # patches along a large image's longer side, unless the window is given
 SHOWN = 480  # pixels that a small image's longer side is enlarged to, about
 
 
@@ -46,7 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     add, default = parser.add_argument, EncoderConfig()
     add("image", type=Path, help="any picture that OpenCV reads")
     add("--out", type=Path, help="PNG to write; image-attended.png beside the image")
-    add("--window", type=int, default=default.window, help="side of patches in pixels")
+    add(
+        "--window",
+        type=int,
+        help=f"side of patches in pixels; {default.window}, or on large images a "
+        f"{ACROSS}th of the longer side",
+    )
     add("--stride", type=int, help="pixels between patches; their side, unless given")
     add("--k", type=int, default=default.top_k, help="patches to show")
     add("--kernel", default="taylor", choices=_names(Kernel), help="what compares")
@@ -79,9 +85,14 @@ def _run(arguments: argparse.Namespace) -> str:
     if arguments.zoom < 0:
         raise ValueError(f"--zoom {arguments.zoom} must be at least 1, or 0.")
     image = _read(arguments.image)
+    window = arguments.window
+    if window is None:
+        window = EncoderConfig().window
+        if arguments.weights is None:
+            window = max(window, max(image.shape[:2]) // ACROSS)
     config = EncoderConfig(
-        window=arguments.window,
-        stride=arguments.window if arguments.stride is None else arguments.stride,
+        window=window,
+        stride=window if arguments.stride is None else arguments.stride,
         depth=arguments.depth,
         top_k=arguments.k,
         kernel=Kernel[arguments.kernel],
@@ -100,13 +111,20 @@ def _run(arguments: argparse.Namespace) -> str:
     scores, index, centre = map(np.asarray, encoding.attention)
     zoom = arguments.zoom or max(1, SHOWN // max(image.shape[:2]))
     _write(out, draw(image, centre, config.window, zoom))
+    times = scores[index] / scores.mean()
     lines = [
-        f"{out}: {len(index)} of {len(scores)} patches receive "
-        f"{scores[index].sum() / scores.sum():.1%} of the attention.",
-        "row column (of the patch's centre, in pixels)  share",
+        f"Wrote {out}: of {len(scores)} patches of {window}x{window} pixels, the "
+        f"{len(index)} with most attention, {times.mean():.3g} times the average.",
+        "row column (of the patch's centre, in pixels)  times the average",
     ]
-    for (row, column), score in zip(centre, scores[index], strict=True):
-        lines.append(f"{row:.0f} {column:.0f}  {score / scores.sum():.2%}")
+    if arguments.weights is None:
+        lines.insert(
+            1,
+            "The weights are random: an untrained eye. --weights takes a run's "
+            "checkpoints/best.npz.",
+        )
+    for (row, column), more in zip(centre, times, strict=True):
+        lines.append(f"{row:.0f} {column:.0f}  {more:.3g}")
     return "\n".join(lines)
 
 

@@ -69,7 +69,7 @@ def test_several_runs_share_an_axis_and_show_their_mean(monkeypatch, tmp_path):
     np.testing.assert_array_equal(mean.get_xdata(), np.arange(10, 101, 10))
     np.testing.assert_allclose(mean.get_ydata(), 2.5 * np.arange(10, 101, 10) + 1)
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["seed 0", "seed 1", "seed 2", "mean of 3 runs"]
+    assert labels == ["seed 0", "seed 1", "seed 2", "training, mean", "mean of 3 runs"]
     assert (tmp_path / "curve.png").stat().st_size < 150_000
 
 

@@ -35,9 +35,24 @@ def test_shows_the_patches_that_the_encoder_chooses(picture, tmp_path, capsys):
     printed = capsys.readouterr().out
     places = re.findall(r"^(\d+) (\d+)  ", printed, re.MULTILINE)
     np.testing.assert_array_equal(np.array(places, float), looked.centre)
-    assert "3 of 165 patches" in printed
+    assert "of 165 patches of 4x4 pixels, the 3 " in printed
+    assert "random" not in printed
+    scores = np.asarray(looked.scores)
+    times = float(re.findall(r"attention, ([\d.]+) times", printed)[0])
+    best = np.sort(scores)[-3:].mean() / scores.mean()
+    np.testing.assert_allclose(times, best, rtol=5e-3)  # three digits are printed
     shown = cv2.imread(str(tmp_path / "street-attended.png"))[..., ::-1]
     np.testing.assert_array_equal(shown, draw(IMAGE, looked.centre, 4, 1))
+
+
+def test_patches_grow_with_the_picture_and_untrained_weights_are_said(tmp_path, capsys):
+    large = np.tile(IMAGE, (30, 30, 1))[:700, :960]
+    path = tmp_path / "large.png"
+    cv2.imwrite(str(path), large)
+    assert main([str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "patches of 10x10 pixels" in printed  # 960 // 96
+    assert "The weights are random" in printed
 
 
 def test_attended_patches_keep_their_light_and_have_an_outline():
