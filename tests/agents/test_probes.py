@@ -15,10 +15,10 @@ from tests import probes
 CONTENT = EncoderConfig(window=2, stride=2, top_k=2, features=8, content=True)
 
 
-def evolve(env, generations, core=Core.mlp):
+def evolve(env, generations, core=Core.mlp, std=0.5):
     """The last five generations' best mean returns over 16 episodes, and the mean."""
     policy = make_policy(env.spec, CONTENT, ControllerConfig(core, 4))
-    config = es.ESConfig(population=32, episodes=16, std=0.5, patience=0)
+    config = es.ESConfig(population=32, episodes=16, std=std, patience=0)
     worlds = vectorise(env, config.episodes)
     learner = es.make(config, policy, worlds, 6, jax.devices())
     state, world = learner.init(jax.random.key(0)), learner.place(env.world)
@@ -43,9 +43,10 @@ def test_the_better_of_two_actions():
 
 def test_two_strengths_within_bounds():
     """Of the distribution's mean: its members are scattered around it."""
-    _, act = evolve(probes.steered_reward(), 60)
-    # 0.05 or 0.23 away, by how XLA compiles the same program; it begins 0.5 away.
-    np.testing.assert_allclose(act(0), [0.5, -0.5], atol=0.35)
+    _, act = evolve(probes.steered_reward(), 40, std=0.1)
+    # 0.009 away after 40 generations, 0.017 after 80; twice the scatter (std 0.2) gives
+    # 0.03. It begins 0.5 away.
+    np.testing.assert_allclose(act(0), [0.5, -0.5], atol=0.05)
 
 
 def test_the_action_that_matches_what_is_seen():
