@@ -129,7 +129,7 @@ def make(
         any number of them, which play the episodes of all.
       levels: how many levels the world's pool holds.
       devices: they share the population. Where they do not divide it, some of them
-        play a member that another plays too.
+        play a member again, which is not counted.
 
     Returns:
       A learner whose metrics are return_mean, return_best, return_worst and return_sd

@@ -33,7 +33,7 @@ CAR_RACING_VARIANTS = tuple(f"{ORIGINAL} color bars blob channels noise video".s
 """AttentionAgent's generalisation tests in the order of its table, and video."""
 _RIVALS = (("color", "channels"), ("noise", "video"))
 _COLORS = {"color": "scalar", "channels": "channels"}
-FRAMES = 1000
+GAME_FRAMES = 1000
 """After so many CarRacing ends by itself."""
 
 
@@ -49,7 +49,7 @@ class _CarRacing:
     """What the game and its port have in common.
 
     Attributes:
-      name: which of them.
+      name: "CarRacing" or "GymnasiumCarRacing".
       size: height and width of the agent's picture in pixels; the game's own is 96.
       color: rgb (3 channels) or gray (1).
       continuous: steer, gas and brake in a box, or one of five choices.
@@ -76,10 +76,10 @@ class _CarRacing:
 
     def __post_init__(self):
         _at_least(self, size=1, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
-        if self.time_limit > FRAMES:
+        if self.time_limit > GAME_FRAMES:
             raise ValueError(
-                f"env.time_limit is {self.time_limit}; it must be at most {FRAMES}, "
-                "after which the game itself ends, or 0 for the game's own limit"
+                f"env.time_limit is {self.time_limit}; it must be at most "
+                f"{GAME_FRAMES}, after which the game itself ends, or 0 for that"
             )
         if not 0 < self.lap_complete_percent <= 1:
             raise ValueError(

@@ -37,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt as stop:
         print(
-            "Stopped; what was saved is intact, and the same command may be run again.",
+            "Stopped. What was saved is intact; the same command goes on with "
+            "training, and begins anything else again.",
             file=sys.stderr,
         )
         return INTERRUPTED + (stop.args[0] if stop.args else signal.SIGINT)

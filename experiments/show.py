@@ -63,7 +63,7 @@ def _evaluate_variants(config: Config) -> None:
             best = best_policy(path, parts)
             print(
                 f"Best policy of {path}, of iteration {best.iteration}, trained in "
-                f"{trained}.",
+                f"{trained}; every variant {announced(levels)} ...",
                 flush=True,
             )
         results[name] = scores(worn, parts.evaluate(best.state, levels))
@@ -178,7 +178,7 @@ def announced(levels: Sequence[int]) -> str:
 
 
 def sentence(scores: Mapping[str, Any]) -> str:
-    """The same for a person."""
+    """An evaluation's `scores` for a person."""
     tracks = list(scores["returns"])
     variant = scores.get("variant", ORIGINAL)  # older summaries know no other
     return (

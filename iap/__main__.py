@@ -50,8 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--window",
         type=int,
-        help=f"side of patches in pixels; {default.window}, or on large images a "
-        f"{ACROSS}th of the longer side",
+        help=f"side of patches in pixels; {default.window}, or on large images, "
+        f"without --weights, a {ACROSS}th of the longer side",
     )
     add("--stride", type=int, help="pixels between patches; their side, unless given")
     add("--k", type=int, default=default.top_k, help="patches to show")
@@ -89,7 +89,8 @@ def _run(arguments: argparse.Namespace) -> str:
     if window is None:
         window = EncoderConfig().window
         if arguments.weights is None:
-            window = max(window, max(image.shape[:2]) // ACROSS)
+            H, W, _ = image.shape
+            window = max(window, min(max(H, W) // ACROSS, H, W))
     config = EncoderConfig(
         window=window,
         stride=window if arguments.stride is None else arguments.stride,

@@ -118,6 +118,8 @@ def _read(file: zipfile.ZipFile, name: str) -> np.ndarray:
         while piece := member.read(PIECE):
             content[at : at + len(piece)] = np.frombuffer(piece, "u1")
             at += len(piece)
+    if at < size:
+        raise ValueError(f"{name} ends early")
     return content.view(dtype).reshape(shape)
 
 

@@ -206,8 +206,10 @@ def _check(
                 f"seed {seed!r} names no track; Gymnasium's seeds are whole numbers, 0 "
                 "and up"
             )
-    if size < 1:
-        raise ValueError(f"size is {size}; the picture needs at least 1 pixel a side")
+    if not isinstance(size, int | np.integer) or size < 1:
+        raise ValueError(
+            f"size is {size!r}; it must be a whole number of pixels, at least 1"
+        )
     if color not in CHANNELS:
         raise ValueError(f"color is {color!r}; it must be one of {list(CHANNELS)}")
     if colors not in COLORS:

@@ -7,8 +7,8 @@ All play CarRacing with the same kind of random actions, in three modes: physics
 with a picture drawn at every step and all of its bytes summed up (in a byte), so that
 none can be left out; and with the default policy, which chooses the actions from the
 picture. Ours begins another track wherever an episode ends, on one XLA device for each
-core; all worlds in lockstep, or, as evolution plays its members, one block of them
-after another, whose ground then stays in the core's cache. EnvPool (`pip install
+core; all worlds in lockstep, as the vector environment does, or one block of them
+after another, much as evolution plays its members. EnvPool (`pip install
 envpool`), which always draws, is left out where it is not installed.
 
 Every contender is prepared first, which is when it compiles. Then all take turns, as
@@ -63,6 +63,7 @@ MODES = ("physics", "drawing", "policy")
 PEERS = 256
 """Worlds at which ours is held against the others."""
 BLOCK = 8
+"""Worlds of a block on each device."""
 IN_BLOCKS = Setting(
     "ours", "drawing", PEERS, detail=f"in blocks of {BLOCK} a device", block=BLOCK
 )
@@ -163,7 +164,9 @@ def ours(env: Environment, setting: Setting, tracks: int) -> Contender:
     split, all_ = PartitionSpec("worlds"), PartitionSpec()
     across = PartitionSpec(None, "worlds")
     side_by_side = min(B // count, setting.block or B)
-    blocks = B // count // side_by_side
+    blocks, left = divmod(B // count, side_by_side)
+    if left:
+        raise ValueError(f"blocks of {side_by_side} do not divide {B // count} worlds")
     steps = _steps(env, side_by_side, tracks, setting.mode, policy)
     if blocks > 1:
         steps = _blocked(steps, blocks)

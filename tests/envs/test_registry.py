@@ -97,7 +97,7 @@ def test_impossible_settings_are_refused_by_name(changes):
 def test_the_limit_is_the_games():
     from envs.car_racing.env import MAX_STEPS
 
-    assert registry.FRAMES == MAX_STEPS
+    assert registry.GAME_FRAMES == MAX_STEPS
 
 
 # --- variants -----------------------------------------------------------------------

@@ -1,4 +1,5 @@
 import logging
+import zipfile
 
 import jax
 import numpy as np
@@ -80,6 +81,21 @@ def test_a_damaged_file_is_rebuilt_and_said_so(folder, expected, caplog, damage)
     caplog.clear()
     same(cache.load_or_build(SEEDS), expected)
     assert not caplog.records
+
+
+def test_an_array_that_ends_early_is_damage(folder, expected, caplog):
+    """Its checksum is right: only its header knows how long it should be."""
+    path = cache.path_of(SEEDS)
+    cache.load_or_build(SEEDS)
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    members["ground.blocks.npy"] = members["ground.blocks.npy"][:-64]
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    with caplog.at_level(logging.WARNING):
+        same(cache.load_or_build(SEEDS), expected)
+    assert "ground.blocks ends early" in caplog.text
 
 
 def test_a_file_of_other_code_is_rebuilt(folder, expected, monkeypatch):
