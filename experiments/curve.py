@@ -59,7 +59,7 @@ def draw(path: Path, runs: Mapping[str, Sequence[Row]], title: str = "") -> None
             _several(axes, runs)
         axes.set(xlabel="iteration", ylabel="return")
         axes.set_xlim(0, max(1, *axes.get_xlim()))
-        axes.legend(loc="upper left")
+        axes.legend(loc="lower right")
         _frames_above(axes, max(runs.values(), key=len, default=[]))
         _heading(axes, title, runs)
         with replacing(path) as temporary:
