@@ -35,6 +35,9 @@ from experiments.config import (
 from experiments.folder import RunError
 from iap import EncoderConfig, TransConfig
 
+NAMED = 3
+"""Runs that are named where a folder is none."""
+
 
 def settings(config: Any) -> Iterator[str]:
     """The dotted names of all settings of a composed config, in their order."""
@@ -250,9 +253,12 @@ def run_folder(name: str, root: str = Config.root) -> Path:
     for path in (Path(name), Path(root) / name):
         if (path / folder.CONFIG).is_file():
             return path
+    names = sorted(str(path.parent) for path in Path(root).glob(f"*/{folder.CONFIG}"))
+    near = difflib.get_close_matches(str(Path(root) / name), names, NAMED, cutoff=0.3)
+    there = ", ".join(near or names[:NAMED])
     raise RunError(
-        f"{name} is not a run's folder: it holds no {folder.CONFIG}; runs are in "
-        f"{root}/"
+        f"{name} is not a run's folder: it holds no {folder.CONFIG}; "
+        + (f"choose a run, such as {there}" if there else f"{root}/ holds no run yet")
     )
 
 

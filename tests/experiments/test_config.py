@@ -239,6 +239,14 @@ def test_a_run_is_found_by_its_name_below_the_root(run):
 def test_what_is_no_run_is_refused(run, tmp_path):
     path, _ = run
     assert "is not a run's folder" in refusal("mode=record", f"run={tmp_path}")
+    others = tmp_path / "others"
+    root = f"root={others}"
+    assert "holds no run yet" in refusal("mode=record", "run=CarRacing-es", root)
+    for name in ("CarRacing-es-s0", "CarRacing-ppo-s0"):
+        (others / name).mkdir(parents=True)
+        (others / name / "config.yaml").touch()
+    told = refusal("mode=record", "run=CarRacing-es-0", root)
+    assert f"choose a run, such as {others / 'CarRacing-es-s0'}" in told
     assert "cannot change an existing run" in refusal(
         f"resume={path}", "experiment=smoke"
     )
