@@ -171,7 +171,7 @@ def scores(config: Config, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def announced(levels: Sequence[int]) -> str:
-    """What is about to be played, for a person who waits for it."""
+    """The tracks that are played, for a person."""
     if len(levels) == 1:
         return f"on track {levels[0]}"
     return f"on {len(levels)} tracks ({levels[0]} to {levels[-1]})"
@@ -179,11 +179,10 @@ def announced(levels: Sequence[int]) -> str:
 
 def sentence(scores: Mapping[str, Any]) -> str:
     """An evaluation's `scores` for a person."""
-    tracks = list(scores["returns"])
+    levels = [int(level) for level in scores["returns"]]
     variant = scores.get("variant", ORIGINAL)  # older summaries know no other
     return (
-        f"Return {scores['mean']:.1f} ± {scores['sd']:.1f} over {scores['episodes']} "
-        f"tracks ({tracks[0]} to {tracks[-1]}), "
+        f"Return {scores['mean']:.1f} ± {scores['sd']:.1f} {announced(levels)}, "
         + (f"variant {variant}, " if variant != ORIGINAL else "")
         + f"action repeat {scores['action_repeat']}, {scores['decisions']:,} decisions "
         f"and {scores['frames']:,} game frames."
