@@ -282,7 +282,7 @@ def test_it_is_evaluated_with_any_number_of_workers(run, capsys):
     summary = json.loads((run / "summary.json").read_text())
     assert results[0]["returns"] == results[1]["returns"]
     assert results[0]["returns"].items() <= summary["returns"].items()
-    assert f"in {CHASE}." in capsys.readouterr().out
+    assert f", in {CHASE}, on 3 tracks (2000 to 2002) ..." in capsys.readouterr().out
 
 
 def test_it_is_filmed(run):
