@@ -6,6 +6,7 @@
     gymnasium.make_vec("envs:iap/CarRacing-v0", num_envs=64)
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
@@ -227,30 +229,34 @@ class CarRacingVector(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndar
         self._ended = np.zeros(num_envs, bool)
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begins episodes.
 
         Args:
-          seed: world i gets the track of seed + i; None to draw from the pool.
+          seed: world i gets the track of seed + i, or of its own of num_envs seeds, the
+            first of which seeds `np_random`; None to draw from the pool.
           options: `reset_mask`, bool[num_envs], the worlds that begin; all without it.
 
         Returns:
           The observations u8[num_envs, size, size, 3 or 1] of all worlds, and {}.
 
         Raises:
-          gymnasium.error.Error: `seed` is negative or not an int.
-          ValueError: the mask is not one, or there is no room for a seed's track.
+          gymnasium.error.Error: a seed is negative or not an int.
+          ValueError: there are not num_envs seeds, the mask is not one, or there is no
+            room for a seed's track.
           gymnasium.error.ResetNeeded: some worlds have not begun, nor begin now.
         """
         mask = self._mask(options)
-        super().reset(seed=seed)
         if seed is None:
             if self._world is None:
                 self._load([])
             self._draw(mask)
         else:
-            self._place(seed, mask)
+            self._place(self._seeded(seed), mask)
         start = self._levels, self._key_seeds
         if mask.all():
             begun = self._play.begin(self._world, *start)
@@ -360,9 +366,23 @@ class CarRacingVector(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndar
                 1 << 32, size=count, dtype=np.uint32
             )
 
-    def _place(self, seed: int, mask: np.ndarray) -> None:
+    def _seeded(self, seed: int | Sequence[int]) -> list[int]:
+        """A seed for every world, the first of which also seeds `np_random`."""
+        if isinstance(seed, Sequence):
+            if len(seed) != self.num_envs:
+                raise ValueError(
+                    f"{len(seed)} seeds were given for {self.num_envs} worlds; give "
+                    "one a world, or one for all"
+                )
+            for one in seed[1:]:
+                np_random(one)  # Gymnasium's check
+            super().reset(seed=seed[0])
+            return list(seed)
+        super().reset(seed=seed)
+        return [seed + i for i in range(self.num_envs)]
+
+    def _place(self, seeds: list[int], mask: np.ndarray) -> None:
         """Lets the worlds of a mask begin next on tracks of their own."""
-        seeds = [seed + i for i in range(self.num_envs)]
         # The other worlds may be driving on theirs.
         old = self._first or seeds
         wanted = [s if m else o for s, o, m in zip(seeds, old, mask, strict=True)]

@@ -215,6 +215,20 @@ def test_a_seed_for_some_worlds_leaves_the_others_on_their_tracks():
     assert (seen[1] != expected[1]).any()
 
 
+def test_every_world_may_have_a_seed_of_its_own():
+    envs = made()
+    pictures, _ = envs.reset(seed=[9, 3, 3])
+    assert [shows(p, s) for p, s in zip(pictures, (9, 3, 3), strict=True)] == [True] * 3
+    np.testing.assert_array_equal(
+        envs.reset(seed=[9, 10, 11])[0], envs.reset(seed=9)[0]
+    )
+    with pytest.raises(ValueError, match="2 seeds were given for 3 worlds"):
+        envs.reset(seed=[0, 1])
+    for seeds in ([0, 1, -1], [-1, 0, 1]):
+        with pytest.raises(gymnasium.error.Error, match="actual value: -1"):
+            envs.reset(seed=seeds)
+
+
 def test_tracks_may_have_colours_of_their_own():
     envs = made(domain_randomize=True)
     pictures, _ = envs.reset(seed=0)
