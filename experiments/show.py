@@ -5,6 +5,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from experiments.build import TEST, Parts, build
 from experiments.config import Config
 from experiments.evaluate import Evaluation
 from experiments.folder import RunError
+
+NAMED = ("name", "id", "variant", "tracks")
+"""Settings of a world that its files' names have anyway, or that change no score."""
 
 
 def evaluate_run(config: Config) -> None:
@@ -71,7 +75,8 @@ def _evaluate_variants(config: Config) -> None:
         print(f"{number} of {len(names)}, {taken:.0f} s, {name}: ", end="")
         print(sentence(results[name]), flush=True)
     assert best is not None, "a world that takes `ALL` has variants"
-    file = path / f"variants-{config.track}-{len(levels)}.json"
+    name = _name(config, path, f"{config.track}-{len(levels)}")
+    file = path / f"variants-{name}.json"
     folder.write_json(
         file,
         {
@@ -128,12 +133,17 @@ def _levels(config: Config) -> range:
 
 
 def _name(config: Config, path: Path, rest: str) -> str:
-    """Of a file, with the world and the variant unless they are the run's own."""
+    """Of a file, with the world, the variant and settings that are not the run's."""
     variant, world = registry.variant(config.env), registry.title(config.env)
-    parts = [rest] if variant == ORIGINAL else [variant, rest]
-    if world != registry.title(stored(path).env):
-        parts.insert(0, re.sub(r"[^\w.-]+", "-", world))
-    return "-".join(parts)
+    trained = stored(path).env
+    parts = [rest] if variant in (ORIGINAL, ALL) else [variant, rest]
+    if world != registry.title(trained):
+        parts.insert(0, world)
+    for field in dataclasses.fields(config.env):
+        name, value = field.name, getattr(config.env, field.name)
+        if name not in NAMED and value != getattr(trained, name, value):
+            parts.append(f"{name}={value.value if isinstance(value, Enum) else value}")
+    return re.sub(r"[^\w.=+-]+", "-", "-".join(parts))
 
 
 def _opened(config: Config) -> tuple[Path, Parts, checkpoint.Checkpoint]:

@@ -249,7 +249,7 @@ def test_evaluate_and_record(run):
 
     typed = ("track=2005", "episodes=3", "env.action_repeat=1")
     assert run("mode=evaluate", f"run={path}", *typed, base=())[0] == 0
-    result = json.loads((path / "evaluation-2005-3.json").read_text())
+    result = json.loads((path / "evaluation-2005-3-action_repeat=1.json").read_text())
     assert list(result["returns"]) == ["2005", "2006", "2007"]
     assert result["action_repeat"] == 1 and result["frames"] == result["decisions"]
 
