@@ -20,6 +20,7 @@ from iap.exact import chunked_exact_scores, exact_attention, exact_scores
 from iap.features import Design, FeatureMap, Kernel, feature_map
 from iap.maps import measure_balance, measure_spread
 from iap.patches import centres, project
+from iap.ranking import Ranking
 from iap.selection import Order, mask, select
 from iap.trans import TransConfig, TransEncoder
 
@@ -39,6 +40,7 @@ __all__ = [
     "Origin",
     "Position",
     "Projection",
+    "Ranking",
     "Scale",
     "TransConfig",
     "TransEncoder",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -11,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from iap import sampling
-from iap.attention import linear_scores
 from iap.directions import Norms, Projection
-from iap.exact import exact_scores
 from iap.features import REGISTRY, Design, Kernel, feature_map
 from iap.patches import centres, project
+from iap.ranking import Ranking, patch_scores
 from iap.selection import Order, select
 
 
@@ -76,6 +76,10 @@ class EncoderConfig:
       depth: d, length of queries and keys.
       heads: queries and keys of each patch; its score is the mean over them.
       top_k: patches that are chosen.
+      ranking: attention, or a baseline in its place, for which the settings from kernel
+        to normalised mean nothing: mean_query (all patches ask the mean of their
+        queries), fixed_filter (they ask the queries' bias, whatever the image) or
+        random (patches drawn once from seed, the same in every image).
       kernel: what queries and keys are compared by.
       features: m, directions of the random features; elu and taylor have none.
       projection: how they are drawn; none compares plain vectors (relu only).
@@ -108,6 +112,7 @@ class EncoderConfig:
     depth: int = 4
     heads: int = 1
     top_k: int = 10
+    ranking: Ranking = Ranking.attention
     kernel: Kernel = Kernel.relu
     features: int = 64
     projection: Projection = Projection.orthogonal
@@ -141,6 +146,12 @@ class EncoderConfig:
                 f"temperature={self.temperature} must be at least 0 and finite; 0 "
                 "takes the best patches."
             )
+        if self.ranking is Ranking.fixed_filter and not self.bias:
+            raise ValueError(
+                "ranking=fixed_filter asks the queries' bias, and bias=False has none; "
+                "choose bias=True."
+            )
+        self._check_random()
         if self.centring is Centring.means and not self._estimates_exp:
             raise ValueError(
                 f"centring=means does not go with kernel={self.kernel.value}: shifting "
@@ -149,6 +160,16 @@ class EncoderConfig:
             )
         if self.kernel is not Kernel.exact:
             feature_map(self.kernel, self.design)  # raises what does not fit the kernel
+
+    def _check_random(self):
+        if self.ranking is not Ranking.random:
+            return
+        for name in ("score", "weighted", "temperature"):
+            if value := getattr(self, name):
+                raise ValueError(
+                    f"{name}={value} does not go with ranking=random, whose patches "
+                    f"are always the same and receive no attention; leave {name} out."
+                )
 
     @property
     def design(self) -> Design:
@@ -190,7 +211,8 @@ class Attention(NamedTuple):
     """What an encoder looked at.
 
     Attributes:
-      scores: f32[L], attention that each patch receives; they sum to L.
+      scores: f32[L], attention that each patch receives, or what `Ranking` puts in its
+        place; they sum to L.
       index: i32[K], the chosen patches, row-major.
       centre: f32[K, 2], their centres (row, column) in pixels.
     """
@@ -239,7 +261,7 @@ def encode(
       image: u8[H, W, C] in [0, 255], or f32[H, W, C].
       weights: f32[d_in, n d] of `weights_shape`; the columns project to the queries of
         all heads, their keys and, with `config.content`, contents.
-      bias: f32[n d], or None.
+      bias: f32[n d], or None; ranking=fixed_filter needs one.
       key: of a draw of patches, where `config.temperature` is above 0; without it and
         without `choice` the best are taken.
       choice: an earlier draw that is taken again, as `Encoding.choice`.
@@ -247,13 +269,16 @@ def encode(
         as it is.
 
     Raises:
-      ValueError: where the image is too small for the window or for top_k patches.
+      ValueError: where the image is too small for the window or for top_k patches, or
+        a bias is needed.
     """
     if image.ndim != 3 or weights.shape != weights_shape(config, image.shape[2]):
         raise ValueError(
             f"image {image.shape} and weights {weights.shape} do not fit: expected one "
             "image [H, W, C] and weights of weights_shape(config, C)."
         )
+    if bias is None and config.ranking is Ranking.fixed_filter:
+        raise ValueError("bias=None has no queries' bias for ranking=fixed_filter.")
     height, width, channels = image.shape
     window, d = config.window, config.depth
     compared = 2 * config.heads * d  # columns of queries and keys
@@ -272,13 +297,22 @@ def encode(
     if config.position is not Position.none:
         tokens = tokens + positions(relative, config.position) @ weights[pixels:]
 
+    score = functools.partial(
+        patch_scores,
+        config.ranking,
+        kernel=config.kernel,
+        design=config.design,
+        normalised=config.normalised,
+        centred=config.centred,
+    )
+    asked = jnp.zeros(compared) if bias is None else bias[:compared]
     if config.heads == 1:
-        scores = _scores(config, tokens[:, :d], tokens[:, d:compared])
+        scores = score(tokens[:, :d], tokens[:, d:compared], asked[:d])
     else:
         heads = tokens[:, :compared].reshape(len(tokens), 2, config.heads, d)
         queries, keys = heads.transpose(1, 2, 0, 3)
-        each = jax.vmap(lambda q, k: _scores(config, q, k))(queries, keys)
-        scores = jnp.mean(each, axis=0)
+        asked = asked.reshape(2, config.heads, d)[0]
+        scores = jnp.mean(jax.vmap(score)(queries, keys, asked), axis=0)
     drawn, log_prob = _draw(config, scores, key, choice)
     if isinstance(drawn, tuple):
         index = select(scores, config.top_k, config.selection)
@@ -333,18 +367,6 @@ def _draw(
     if key is not None:
         choice = sampling.sample(logits, config.top_k, key)
     return choice, sampling.log_prob(logits, choice)
-
-
-def _scores(config: EncoderConfig, queries: jax.Array, keys: jax.Array) -> jax.Array:
-    if config.kernel is Kernel.exact:
-        return exact_scores(queries, keys, normalised=config.normalised)
-    return linear_scores(
-        queries,
-        keys,
-        feature_map(config.kernel, config.design),
-        normalised=config.normalised,
-        centred=config.centred,
-    )
 
 
 def weights_shape(config: EncoderConfig, channels: int) -> tuple[int, int]:

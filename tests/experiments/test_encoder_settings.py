@@ -7,7 +7,7 @@ from experiments.arguments import compose, stored
 from experiments.config import plain
 from experiments.folder import CONFIG, RunError
 from experiments.usage import usage
-from iap import EncoderConfig, Kernel, Kind, TransConfig
+from iap import EncoderConfig, Kernel, Kind, Ranking, TransConfig
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,18 @@ def test_settings_of_another_encoder_are_refused():
 
 def test_help_explains_trans():
     assert "encoder.restructured=0" in usage(["encoder=trans"])
+
+
+def test_settings_from_before_a_baseline_could_be_trained_are_attention(tmp_path):
+    config = compose(["encoder.ranking=mean_query"])
+    assert config.encoder.ranking is Ranking.mean_query
+    old = plain(config)
+    del old["encoder"]["ranking"]
+    OmegaConf.save(OmegaConf.create(old), tmp_path / CONFIG)
+    assert stored(tmp_path).encoder == EncoderConfig()
+
+
+def test_help_explains_the_baselines():
+    told = usage([])
+    assert "encoder.ranking=attention" in told
+    assert all(ranking.value in told for ranking in Ranking)
