@@ -28,7 +28,11 @@ def exact_scores(
     queries, keys = as_tokens(queries, keys)
     logits = queries @ keys.T
     if normalised:
-        return jnp.sum(jax.nn.softmax(logits, axis=1), axis=0)
+        top = jnp.max(logits, axis=1, keepdims=True)
+        matrix = jnp.exp(logits - lax.stop_gradient(top))
+        # A product, not a sum of softmax's columns: XLA's CPU backend fuses a large
+        # softmax into that sum, keeps no matrix and makes a row again for each entry.
+        return (1 / jnp.sum(matrix, axis=1)) @ matrix
     scores = jnp.sum(jnp.exp(logits - lax.stop_gradient(jnp.max(logits))), axis=0)
     return scores / jnp.mean(scores)
 

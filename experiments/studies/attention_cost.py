@@ -5,9 +5,10 @@
 Scores of one image's patches (queries and keys of 4 numbers), forward and forward with
 backward. Time is the median wall time of a compiled call, memory what XLA sets aside
 for it beside arguments and results. What would need more memory than --memory is not
-run; its memory is known nevertheless. Then the whole encoder, from bytes to the ten
-best, in CPU time of all threads, as a population's member runs it: weights of its own,
-a batch of images.
+run, nor what would take longer than --limit a call, as the time at the size before
+predicts it; the memory of both is known nevertheless. Then the whole encoder, from
+bytes to the ten best, in CPU time of all threads, as a population's member runs it:
+weights of its own, a batch of images.
 
 Prints the table of Long Range Arena's form, everything as ratios within the run, and
 each number that was promised beside what is measured; writes attention_cost.csv and
@@ -16,6 +17,7 @@ attention_cost.png. Nothing else should run beside it.
 
 import argparse
 import csv
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,6 +51,7 @@ SIZES = (529, 1024, 2048, 3072, 4096, 9216, 16384, 65536)
 ARENA = (1024, 2048, 3072, 4096)  # tokens of the slides' table
 CHUNK = 1024
 EXACT, BLOCKS = "exact", "exact in blocks"
+QUADRATIC = (EXACT, BLOCKS)  # of which time grows as L^2, of the others as L
 PASSES = ("forward", "both")
 GB = 1e9
 
@@ -87,6 +90,7 @@ class Row(NamedTuple):
         not-a-number where it was not run.
       bytes: beside arguments and results.
       calls: that the median is of.
+      left_out: why it was not run; empty where it was.
     """
 
     method: str
@@ -95,6 +99,7 @@ class Row(NamedTuple):
     seconds: float
     bytes: float
     calls: int
+    left_out: str = ""
 
 
 def passes(scores: Callable) -> dict[str, Callable]:
@@ -109,55 +114,95 @@ def passes(scores: Callable) -> dict[str, Callable]:
     }
 
 
-def cost(
-    function: Callable,
-    arguments: Sequence[Any],
-    *,
-    seconds: float,
-    memory: float = float("inf"),
-    clock: Callable[[], float] = time.perf_counter,
-) -> tuple[float, float, int]:
-    """Median time of a compiled call, its bytes, and how many calls there were.
-
-    Args:
-      function: is compiled for the arguments.
-      arguments: arrays.
-      seconds: calls are made until these are over, 3 at least unless one takes longer.
-      memory: bytes beyond which it is not run; the time is then not-a-number.
-      clock: what time is read from.
-    """
+def planned(function: Callable, arguments: Sequence[Any]) -> tuple[Callable, float]:
+    """A function compiled for its arguments, and the bytes that a call sets aside."""
     compiled = jax.jit(function).lower(*arguments).compile()
     analysis = compiled.memory_analysis()
     assert analysis is not None, "XLA plans its memory on every backend"
-    needed = analysis.temp_size_in_bytes
-    if needed > memory:
-        return float("nan"), needed, 0
+    return compiled, analysis.temp_size_in_bytes
+
+
+def timed(
+    compiled: Callable,
+    arguments: Sequence[Any],
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, int]:
+    """Median time of a compiled call, and how many calls there were.
+
+    Args:
+      compiled: is called.
+      arguments: arrays.
+      seconds: calls are made until these are over, 3 at least unless one takes longer.
+      clock: what time is read from.
+    """
     begun = time.perf_counter()
     jax.block_until_ready(compiled(*arguments))  # first touch of its memory
     if time.perf_counter() - begun > seconds:
         begun, start = time.perf_counter(), clock()
         jax.block_until_ready(compiled(*arguments))
-        return clock() - start, needed, 1
+        return clock() - start, 1
     times: list[float] = []
     while len(times) < 3 or time.perf_counter() - begun < seconds:
         start = clock()
         jax.block_until_ready(compiled(*arguments))
         times.append(clock() - start)
-    return float(np.median(times)), needed, len(times)
+    return float(np.median(times)), len(times)
 
 
-def measure_scores(sizes: Sequence[int], seconds: float, memory: float) -> list[Row]:
-    """Every method at every size, forward and both."""
-    rows = []
-    for size in sizes:
+class Limits(NamedTuple):
+    """What a single call may take; what would take more is left out.
+
+    Attributes:
+      seconds: as predicted from a smaller size.
+      bytes: beside arguments and results.
+    """
+
+    seconds: float
+    bytes: float
+
+
+def predicted(rows: Sequence[Row], method: str, what: str, size: int) -> float:
+    """Seconds of a call at a size, from the largest size below that was timed.
+
+    0 where there is none.
+    """
+    below = [
+        row
+        for row in of(rows, method, what).values()
+        if row.patches < size and row.calls
+    ]
+    if not below:
+        return 0.0
+    last = max(below, key=lambda row: row.patches)
+    return last.seconds * (size / last.patches) ** (2 if method in QUADRATIC else 1)
+
+
+def excess(seconds: float, needed: float, limits: Limits) -> str:
+    """Why a call of so many predicted seconds and bytes is left out, or nothing."""
+    if needed > limits.bytes:
+        return f"over {limits.bytes / GB:g} GB a call"
+    if seconds > limits.seconds:
+        return f"over {limits.seconds:g} s a call, predicted"
+    return ""
+
+
+def measure_scores(sizes: Sequence[int], seconds: float, limits: Limits) -> list[Row]:
+    """Every method at every size, from the smallest on, forward and both."""
+    rows: list[Row] = []
+    for size in sorted(sizes):
         rng = np.random.default_rng(size)
         tokens = rng.standard_normal((2, size, D)) / 2
         weight = rng.standard_normal(size)
         arguments = [jnp.asarray(x, jnp.float32) for x in (*tokens, weight)]
         for name, scores in methods().items():
             for what, function in passes(scores).items():
-                numbers = cost(function, arguments, seconds=seconds, memory=memory)
-                rows.append(Row(name, what, size, *numbers))
+                compiled, needed = planned(function, arguments)
+                why = excess(predicted(rows, name, what, size), needed, limits)
+                taken, calls = math.nan, 0
+                if not why:
+                    taken, calls = timed(compiled, arguments, seconds)
+                rows.append(Row(name, what, size, taken, needed, calls, why))
         print(f"{size} patches: done", flush=True)
     return rows
 
@@ -209,15 +254,25 @@ def measure_encoder(sight: Sight, kernel: Kernel, seconds: float) -> Row:
         return jax.vmap(one)(images)
 
     arguments = (jnp.asarray(images), weights, bias)
-    taken, needed, calls = cost(
-        look, arguments, seconds=seconds, clock=time.process_time
-    )
+    compiled, needed = planned(look, arguments)
+    taken, calls = timed(compiled, arguments, seconds, time.process_time)
     patches = ((sight.size - sight.window) // sight.stride + 1) ** 2
     per_image = taken / sight.batch, needed / sight.batch
     return Row(kernel.value, "encoder", patches, *per_image, calls)
 
 
 # --- shown --------------------------------------------------------------------------
+
+
+def shown(number: float, digits: int = 3) -> str:
+    """A number, or - where there is none."""
+    return "-" if math.isnan(number) else f"{number:.{digits}g}"
+
+
+def legend(rows: Sequence[Row]) -> str:
+    """What - stands for, or nothing where all was run."""
+    reasons = sorted({row.left_out for row in rows} - {""})
+    return f"-: {'; '.join(reasons)}" if reasons else ""
 
 
 def of(rows: Sequence[Row], method: str, what: str) -> dict[int, Row]:
@@ -248,8 +303,8 @@ def arena(rows: Sequence[Row]) -> str:
     ]
     for method in dict.fromkeys(row.method for row in rows if row.what == "both"):
         own = of(rows, method, "both")
-        speeds = [f"{base.seconds / own[size].seconds:.3g}" for size in sizes]
-        memory = [f"{own[size].bytes / base.bytes:.2g}" for size in sizes]
+        speeds = [shown(base.seconds / own[size].seconds) for size in sizes]
+        memory = [shown(own[size].bytes / base.bytes, 2) for size in sizes]
         lines.append(f"| {method} | " + " | ".join([*speeds, *memory]) + " |")
     return "\n".join(lines)
 
@@ -269,7 +324,7 @@ def growth(rows: Sequence[Row]) -> str:
                 ("time", [own[size].seconds / base.seconds for size in sizes]),
                 ("memory", [own[size].bytes / base.bytes for size in sizes]),
             ):
-                cells = ["" if np.isnan(x) else f"{x:.3g}" for x in ratios]
+                cells = map(shown, ratios)
                 lines.append("| " + " | ".join([method, what, name, *cells]) + " |")
     return "\n".join(lines)
 
@@ -292,7 +347,7 @@ class Promise(NamedTuple):
     @property
     def kept(self) -> str:
         """Yes, no, or nothing where it was not measured."""
-        if np.isnan(self.measured):
+        if math.isnan(self.measured):
             return ""
         within = self.measured >= self.bar if self.least else self.measured <= self.bar
         return "yes" if within else "no"
@@ -317,7 +372,7 @@ def promises(rows: Sequence[Row]) -> list[Promise]:
             found.append(
                 Promise(f"{name}: MB beyond the image", 64, False, row.bytes / 1e6)
             )
-    linear = [name for name in methods() if name not in (EXACT, BLOCKS)]
+    linear = [name for name in methods() if name not in QUADRATIC]
     for name in linear:
         for what in PASSES:
             own = of(rows, name, what)
@@ -348,7 +403,7 @@ def told(found: Sequence[Promise]) -> str:
     for promise in found:
         sign = ">=" if promise.least else "<="
         lines.append(
-            f"| {promise.what} | {sign} {promise.bar:g} | {promise.measured:.3g} "
+            f"| {promise.what} | {sign} {promise.bar:g} | {shown(promise.measured)} "
             f"| {promise.kept} |"
         )
     return "\n".join(lines)
@@ -391,22 +446,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--sizes", type=int, nargs="+", default=SIZES, help="numbers of patches")
     add("--seconds", type=float, default=0.5, help="of calls, for each measurement")
     add("--memory", type=float, default=3.0, help="GB that one call may take")
+    add("--limit", type=float, default=60.0, help="seconds that one call may take")
     add("--no-encoder", action="store_true", help="leave out the whole encoder")
     add("--out", type=Path, default=Path(), help="folder to write to")
     arguments = parser.parse_args(argv)
     if min(arguments.sizes) < 1:
         parser.error("--sizes must be at least 1 patch each")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    sizes = sorted(set(arguments.sizes))
-    rows = measure_scores(sizes, arguments.seconds, arguments.memory * GB)
+    limits = Limits(arguments.limit, arguments.memory * GB)
+    rows = measure_scores(list(set(arguments.sizes)), arguments.seconds, limits)
     if not arguments.no_encoder:
         for sight in SIGHTS:
             for kernel in KERNELS:
                 rows.append(measure_encoder(sight, kernel, 2 * arguments.seconds))
-    for text in (arena(rows), growth(rows), told(promises(rows))):
-        print(f"{text}\n")
+    for text in (arena(rows), growth(rows), legend(rows), told(promises(rows))):
+        if text:
+            print(f"{text}\n")
     with open(arguments.out / "attention_cost.csv", "w", newline="") as file:
-        csv.writer(file).writerows([Row._fields, *rows])
+        lines = [row if row.calls else row._replace(seconds="") for row in rows]
+        csv.writer(file).writerows([Row._fields, *lines])
     with matplotlib.rc_context(LOOK):
         draw(arguments.out / "attention_cost.png", rows)
 

@@ -76,6 +76,12 @@ def test_only_the_chunked_scores_hold_no_quadratic_array():
     assert temporary_bytes(chunked, *arguments) < 4 * (6 * chunk + 16 * D) * length
 
 
+def test_the_matrix_is_made_once():
+    """A baseline that keeps no matrix would make it again and again: L^3 time."""
+    length = 4096  # of which softmax's column sums kept none
+    assert temporary_bytes(exact_scores, *tokens(length)) >= 4 * length**2
+
+
 def test_refuses_chunks_of_nothing():
     with pytest.raises(ValueError, match="chunk=0 must be at least 1 row"):
         chunked_exact_scores(*tokens(), 0)
