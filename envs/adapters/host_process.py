@@ -99,11 +99,13 @@ class Worker:
         )
 
     def end(self, patience: float = _GOODBYE) -> int:
-        """Makes sure that the process has ended; returns its exit code."""
+        """Makes sure that the process and its own have ended; returns its exit code."""
         self.hang_up()
         self._process.join(patience)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid or 0, signal.SIGKILL)
         if self._process.exitcode is None:
-            self._process.kill()
+            self._process.kill()  # it may have had no time to found its group
             self._process.join()
         code = self._process.exitcode
         self._process.close()

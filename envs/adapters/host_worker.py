@@ -3,6 +3,7 @@
 import contextlib
 import mmap
 import os
+import signal
 import threading
 from multiprocessing import connection, process, reduction
 from multiprocessing.connection import Connection
@@ -21,6 +22,7 @@ from envs.adapters.host_simulator import (
 
 def serve(pipe: Connection, make: Maker, playing: Playing) -> None:
     """Makes the simulator and plays it until the pipe is closed at the other end."""
+    os.setpgrp()  # what the simulator starts can then be ended with this process
     threading.Thread(target=_die_with_parent, daemon=True).start()
     # Many simulators share the cores: none of them gains from threads of its own.
     os.environ.setdefault("LP_NUM_THREADS", "1")
@@ -45,7 +47,7 @@ def _die_with_parent() -> None:
     parent = process.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)
 
 
 def _serve(pipe: Connection, simulator: Simulator, playing: Playing) -> None:

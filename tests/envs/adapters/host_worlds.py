@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -98,12 +99,20 @@ def failing():
     raise OSError("no room")
 
 
+def engined(make, folder):
+    """A world that has a process of its own, named by a file, and never ends it."""
+    engine = subprocess.Popen(["sleep", "1000"])
+    (Path(folder) / str(engine.pid)).touch()
+    return make()
+
+
 def slow():
-    """A world whose every step says who plays it, and takes long."""
+    """A world whose every step says who plays it, its own process too; takes long."""
     world = dot(1000, leaves=False)
+    engine = subprocess.Popen(["sleep", "1000"])
 
     def step(action):
-        print(os.getpid(), flush=True)
+        print(f"{os.getpid()} {engine.pid}", flush=True)
         time.sleep(1000)
 
     return world._replace(step=step)

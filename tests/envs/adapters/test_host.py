@@ -245,19 +245,40 @@ def test_a_program_that_is_stopped_leaves_no_process(number, tmp_path):
     )
     with program:
         assert program.stdout and program.stderr
-        workers = [int(program.stdout.readline()) for _ in range(2)]
+        processes = [
+            int(pid) for _ in range(2) for pid in program.stdout.readline().split()
+        ]
         if number == signal.SIGINT:
             os.killpg(program.pid, number)
         else:
             program.kill()
         said = program.stderr.read()
-    assert len(set(workers)) == 2
-    deadline = time.monotonic() + 20
-    while any(map(_lives, workers)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(_lives, workers))
+    assert len(set(processes)) == 4
+    _assert_gone(processes)
     # One traceback, of the program itself.
     assert said.count("KeyboardInterrupt") == (number == signal.SIGINT)
+
+
+@pytest.mark.parametrize("kind", ["kill", "hang", "none"])
+def test_what_a_simulator_started_ends_with_it(kind, hosted, tmp_path):
+    troubles, engines = tmp_path / "troubles", tmp_path / "engines"
+    troubles.mkdir(), engines.mkdir()
+    times = int(kind != "none")
+    world = functools.partial(troubled, kind, troubles, times)
+    make = functools.partial(host_worlds.engined, world, engines)
+    env = hosted(make, 1, "Dot", timeout=1.0 if kind == "hang" else 60.0)
+    env.play([3], log, (0, 0))
+    env.close()
+    started = [int(path.name) for path in engines.iterdir()]
+    assert len(started) == 1 + times
+    _assert_gone(started)
+
+
+def _assert_gone(processes):
+    deadline = time.monotonic() + 20
+    while any(map(_lives, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_lives, processes))
 
 
 def _lives(pid):
