@@ -270,6 +270,34 @@ def _take_cover_labels(config: TakeCoverConfig) -> tuple[str, ...]:
     return ("steer",) if config.continuous else ("stand", "left", "right")
 
 
+@dataclass(frozen=True)
+class OddOneOutConfig:
+    """OddOneOut: one of 64 cells has other hues than all the rest; point at it.
+
+    Attributes:
+      name: "OddOneOut".
+      tracks: how many levels training draws from; each is 16 scenes.
+      time_limit: scenes after which an episode is truncated; 0 keeps the world's 16.
+      action_repeat: scenes that one action answers.
+      frame_stack: pictures, the newest last, that the agent sees at once.
+    """
+
+    name: str = "OddOneOut"
+    tracks: int = 256
+    time_limit: int = 0
+    action_repeat: int = 1
+    frame_stack: int = 1
+
+    def __post_init__(self):
+        _at_least(self, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
+
+
+def _odd_one_out(config: OddOneOutConfig, levels: Sequence[int]) -> Environment:
+    from envs.odd_one_out.env import make
+
+    return make(levels)
+
+
 class Entry(NamedTuple):
     """A world of the registry.
 
@@ -300,6 +328,7 @@ REGISTRY = {
     "CarRacing": Entry(
         CarRacingConfig, _car_racing, _car_racing_labels, CAR_RACING_VARIANTS
     ),
+    "OddOneOut": Entry(OddOneOutConfig, _odd_one_out, lambda _: ("row", "column")),
     "GymnasiumCarRacing": Entry(
         GymnasiumCarRacingConfig,
         _of_the_host,

@@ -27,6 +27,17 @@ def test_every_entry_has_what_all_worlds_share(name):
         config.tracks = 3
 
 
+@pytest.mark.parametrize(
+    "name", [n for n, e in REGISTRY.items() if not (e.simulator or e.variants)]
+)
+def test_worlds_without_variants_hold_to_the_contract(name):
+    config = REGISTRY[name].config()
+    game = registry.make(config, [1000, 1001])
+    check_env(game)
+    check_env(registry.transformed(dataclasses.replace(config, action_repeat=2), game))
+    assert len(REGISTRY[name].labels(config)) == game.spec.action.shape[0]
+
+
 @pytest.mark.parametrize("changes", [{}, {"continuous": False}])
 def test_every_component_of_an_action_has_a_label(changes):
     config = CarRacingConfig(**changes)

@@ -1,0 +1,1 @@
+"""OddOneOut: a world whose answer only a query-dependent ranking sees."""
