@@ -26,6 +26,8 @@ from iap.selection import Order
 DIM = 0.5  # light left to what is not attended
 OUTLINE = np.array([255, 200, 61])
 ACROSS = 96  # patches along a large image's longer side, unless the window is given
+ALIKE = 1e-5  # of a score: rounding of float32 sums
+LARGEST = 16384  # pixels that a side may be enlarged to
 SHOWN = 480  # pixels that a small image's longer side is enlarged to, about
 
 
@@ -34,15 +36,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         print(_run(arguments))
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 1
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
+    summary, _, rest = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
-        prog="python -m iap", description=(__doc__ or "").splitlines()[0]
+        prog="python -m iap",
+        description=summary,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, default = parser.add_argument, EncoderConfig()
     add("image", type=Path, help="any picture that OpenCV reads")
@@ -54,21 +63,67 @@ def _parser() -> argparse.ArgumentParser:
         f"without --weights, a {ACROSS}th of the longer side",
     )
     add("--stride", type=int, help="pixels between patches; their side, unless given")
-    add("--k", type=int, default=default.top_k, help="patches to show")
-    add("--kernel", default="taylor", choices=_names(Kernel), help="what compares")
-    add("--features", type=int, default=default.features, help="random directions")
-    add("--order", type=int, default=default.order, help="degree of kernel taylor")
-    add("--depth", type=int, default=default.depth, help="length of queries and keys")
-    add("--position", default="none", choices=_names(Position), help="in a token")
-    add("--scale", default="depth", choices=_names(Scale), help="logits' divisor")
-    add("--seed", type=int, default=0, help="of random weights and features")
+    add("--k", type=int, default=default.top_k, help="patches to show; %(default)s")
+    add(
+        "--kernel",
+        default="taylor",
+        choices=_names(Kernel),
+        help="what queries and keys are compared by; %(default)s",
+    )
+    add(
+        "--features",
+        type=int,
+        default=default.features,
+        help="directions of random features; %(default)s",
+    )
+    add(
+        "--order",
+        type=int,
+        default=default.order,
+        help="degree of --kernel taylor; %(default)s",
+    )
+    add(
+        "--depth",
+        type=int,
+        default=default.depth,
+        help="length of queries and keys; %(default)s",
+    )
+    add(
+        "--heads",
+        type=int,
+        default=default.heads,
+        help="queries and keys of a patch; %(default)s",
+    )
+    add(
+        "--position",
+        default="none",
+        choices=_names(Position),
+        help="what of its place a patch carries; %(default)s",
+    )
+    add(
+        "--scale",
+        default="depth",
+        choices=_names(Scale),
+        help="what logits are divided by the root of; %(default)s",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="of random weights and features; %(default)s",
+    )
     add(
         "--weights",
         type=Path,
         help="npz with arrays weights and bias, or encoder/weights and encoder/bias as "
         "a run's checkpoint has them; give the settings that they were trained with",
     )
-    add("--zoom", type=int, default=0, help="times to enlarge; 0: small images only")
+    add(
+        "--zoom",
+        type=int,
+        default=0,
+        help="times to enlarge; without, small images are",
+    )
     return parser
 
 
@@ -79,22 +134,29 @@ def _names(choices: type[enum.Enum]) -> list[str]:
 def _run(arguments: argparse.Namespace) -> str:
     out = arguments.out
     if out is None:
-        out = arguments.image.with_name(f"{arguments.image.stem}-attended.png")
+        out = arguments.image.parent / f"{arguments.image.stem}-attended.png"
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out {out} must end in .png, the format that is written.")
     if arguments.zoom < 0:
         raise ValueError(f"--zoom {arguments.zoom} must be at least 1, or 0.")
     image = _read(arguments.image)
+    longer = max(image.shape[:2])
+    if arguments.zoom * longer > LARGEST:
+        raise ValueError(
+            f"--zoom {arguments.zoom} makes {arguments.zoom * longer} pixels of "
+            f"{longer}; choose at most {max(1, LARGEST // longer)}."
+        )
     window = arguments.window
     if window is None:
         window = EncoderConfig().window
         if arguments.weights is None:
             H, W, _ = image.shape
-            window = max(window, min(max(H, W) // ACROSS, H, W))
+            window = max(window, min(longer // ACROSS, H, W))
     config = EncoderConfig(
         window=window,
         stride=window if arguments.stride is None else arguments.stride,
         depth=arguments.depth,
+        heads=arguments.heads,
         top_k=arguments.k,
         kernel=Kernel[arguments.kernel],
         features=arguments.features,
@@ -110,7 +172,7 @@ def _run(arguments: argparse.Namespace) -> str:
         parameters = read_parameters(arguments.weights, config)
     encoding = jax.jit(encode, static_argnums=0)(config, image, *parameters)
     scores, index, centre = map(np.asarray, encoding.attention)
-    zoom = arguments.zoom or max(1, SHOWN // max(image.shape[:2]))
+    zoom = arguments.zoom or max(1, SHOWN // longer)
     _write(out, draw(image, centre, config.window, zoom))
     times = scores[index] / scores.mean()
     lines = [
@@ -126,6 +188,11 @@ def _run(arguments: argparse.Namespace) -> str:
         )
     for (row, column), more in zip(centre, times, strict=True):
         lines.append(f"{row:.0f} {column:.0f}  {more:.3g}")
+    alike = (scores >= times[-1] * scores.mean() * (1 - ALIKE)).sum() - len(index)
+    if alike > 0:
+        lines.append(
+            f"{alike} more of the patches have as much attention as the last of these."
+        )
     return "\n".join(lines)
 
 
@@ -162,6 +229,8 @@ def draw(image: np.ndarray, centre: np.ndarray, window: int, zoom: int) -> np.nd
 
 def _read(path: Path) -> np.ndarray:
     cv2 = _opencv()
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a picture.")
     content = np.frombuffer(path.read_bytes(), np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
     if image is None:

@@ -52,11 +52,12 @@ def read_parameters(
         )
     inputs, outputs = weights_shape(config, channels)
     found = named["weights"].shape
-    if len(found) != 2 or found[0] != inputs or found[1] < outputs:
+    # With contents there are d columns more; any other number is of other heads.
+    if found not in [(inputs, outputs), (inputs, outputs + config.depth)]:
         raise ValueError(
             f"the weights of {path} have shape {found}, but these settings need "
-            f"({inputs}, {outputs}): give the window, depth and position that they "
-            f"were trained with (images have {channels} channels here)."
+            f"({inputs}, {outputs}): give the window, depth, heads and position that "
+            f"they were trained with (images have {channels} channels here)."
         )
     weights, bias = named["weights"][:, :outputs], named.get("bias")
     if bias is None:

@@ -55,6 +55,31 @@ def test_patches_grow_with_the_picture_and_untrained_weights_are_said(tmp_path, 
     assert "The weights are random" in printed
 
 
+def test_patches_that_tie_with_the_last_are_told(tmp_path, capsys):
+    """On one colour all do, and the first ones in reading order are shown."""
+    path = tmp_path / "flat.png"
+    flat = np.full((12, 12, 3), 90, np.uint8)
+    cv2.imwrite(str(path), flat)
+    assert main([str(path), "--k=2", "--heads=2"]) == 0
+    last = "7 more of the patches have as much attention as the last of these.\n"
+    assert capsys.readouterr().out.endswith(last)
+    flat[0, 0], flat[4, 4] = 0, 255
+    cv2.imwrite(str(path), flat)
+    assert main([str(path), "--k=1"]) == 0
+    assert "more of the patches" not in capsys.readouterr().out
+
+
+def test_grey_pictures_and_pictures_with_alpha_are_read_in_colour(tmp_path, capsys):
+    printed = []
+    shapes = {"grey": IMAGE[..., 0], "colour": IMAGE[..., [0, 0, 0]]}
+    shapes["alpha"] = np.dstack([shapes["colour"], IMAGE[..., 1]])
+    for name, image in shapes.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), image)
+        assert main([str(tmp_path / f"{name}.png")]) == 0
+        printed.append(capsys.readouterr().out.partition("\n")[2])
+    assert printed[0] == printed[1] == printed[2]
+
+
 def test_attended_patches_keep_their_light_and_have_an_outline():
     white = np.full((12, 12, 3), 200, np.uint8)
     out = draw(white, np.array([[6.0, 6.0], [0.0, 11.0]]), 2, 3)
@@ -84,6 +109,10 @@ def test_random_weights_come_from_the_seed(picture, tmp_path):
         (["--kernel", "positive", "--features", "0"], "features=0 must be at least 1"),
         (["--out", "here.jpg"], r"--out here\.jpg must end in \.png"),
         (["--zoom", "-1"], "--zoom -1 must be at least 1, or 0"),
+        (["--zoom", "600"], "makes 19200 pixels of 32; choose at most 512"),
+        (["--out", "{folder}/absent/x.png"], r"No such file .*absent/x\.png$"),
+        (["--weights", "{folder}"], r"Is a directory: "),
+        (["--weights", "{folder}/heads.npz"], r"\(48, 16\), but .* \(48, 8\)"),
         (["--weights", "absent.npz"], r"No such file .*absent\.npz"),
         (["--weights", "{picture}"], r"street\.png is no sound npz file"),
         (["--weights", "{folder}/none.npz"], "holds neither weights nor encoder/"),
@@ -98,6 +127,7 @@ def test_mistakes_are_told_in_one_sentence(picture, capsys, options, message):
     folder = picture.parent
     np.savez(folder / "none.npz", other=np.zeros(3))
     np.savez(folder / "large.npz", weights=np.zeros((147, 8)))
+    np.savez(folder / "heads.npz", weights=np.zeros((48, 16)))  # two, not one
     np.savez(folder / "bias.npz", weights=np.zeros((48, 8)), bias=np.zeros(3))
     options = [option.format(picture=picture, folder=folder) for option in options]
     assert main([str(picture), *options]) == 1
@@ -113,6 +143,8 @@ def test_what_is_no_picture_is_refused(tmp_path, capsys):
         (tmp_path / name).write_bytes(content)
         assert main([str(tmp_path / name)]) == 1
         assert f"{name} is no picture" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == 1
+    assert "is a folder" in capsys.readouterr().err
     assert main([str(tmp_path / "absent.png")]) == 1
     assert "No such file" in capsys.readouterr().err
 
