@@ -298,6 +298,58 @@ def _odd_one_out(config: OddOneOutConfig, levels: Sequence[int]) -> Environment:
     return make(levels)
 
 
+@dataclass(frozen=True)
+class DmControlConfig:
+    """A task of the DeepMind Control Suite, each in a process of its own.
+
+    Attributes:
+      name: "dm_control".
+      domain: of the task, for example cheetah.
+      task: for example run.
+      camera: number or name of what the agent sees with; several joined with "+" are
+        seen at once, as more channels; empty is 0 (and 2 for the quadruped).
+      size: height and width of the agent's picture in pixels.
+      color: rgb, or gray (1 channel of each camera).
+      tracks: how many seeds training draws from.
+      time_limit: control steps (game frames) after which an episode is truncated; 0
+        keeps the task's own limit, 1000.
+      action_repeat: game frames for which an action is held.
+      frame_stack: pictures, the newest last, that the agent sees at once.
+    """
+
+    name: str = "dm_control"
+    domain: str = ""
+    task: str = ""
+    camera: str = ""
+    size: int = 84
+    color: Color = Color.rgb
+    tracks: int = 256
+    time_limit: int = 0
+    action_repeat: int = 4
+    frame_stack: int = 1
+
+    def __post_init__(self):
+        _at_least(self, size=1, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
+
+    @property
+    def id(self) -> str:
+        """What to call the task."""
+        return f"{self.domain} {self.task}".strip()
+
+
+def _dm_control(config: DmControlConfig) -> Callable[[], Any]:
+    from envs.adapters.dm_control import simulator
+
+    return functools.partial(
+        simulator,
+        config.domain,
+        config.task,
+        camera=config.camera,
+        size=config.size,
+        gray=config.color is Color.gray,
+    )
+
+
 class Entry(NamedTuple):
     """A world of the registry.
 
@@ -337,6 +389,9 @@ REGISTRY = {
     ),
     "gymnasium": Entry(
         GymnasiumConfig, _of_the_host, lambda _: (), simulator=_gymnasium
+    ),
+    "dm_control": Entry(
+        DmControlConfig, _of_the_host, lambda _: (), simulator=_dm_control
     ),
     "TakeCover": Entry(
         TakeCoverConfig, _of_the_host, _take_cover_labels, simulator=_take_cover

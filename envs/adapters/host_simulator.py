@@ -41,6 +41,8 @@ class Simulator(NamedTuple):
         truncated), after one game frame.
       paint: (height, width) -> u8[height, width, 3], the present picture for people.
       close: () -> None, gives up what the simulator holds.
+      observe: () -> the present picture, for simulators that take longer to draw than
+        to move; their `step` returns `UNDRAWN` instead. Else None.
     """
 
     facts: Facts
@@ -48,7 +50,11 @@ class Simulator(NamedTuple):
     step: Callable[[np.ndarray], tuple[np.ndarray, float, bool, bool]]
     paint: Callable[[int, int], np.ndarray]
     close: Callable[[], None]
+    observe: Callable[[], np.ndarray] | None = None
 
+
+UNDRAWN = np.zeros((0, 0, 0), np.uint8)
+"""In place of a picture that no one has asked for."""
 
 Maker: TypeAlias = Callable[[], Simulator]
 """Makes a simulator; a function of a module, or a `functools.partial` of one."""
@@ -115,10 +121,12 @@ def decided(
             if terminated or truncated or frames == playing.action_repeat:
                 break
         count["step"] = frames
+        if simulator.observe is not None:
+            picture = simulator.observe()
         stacked[..., : C * (stack - 1)] = stacked[..., C:].copy()
         stacked[..., C * (stack - 1) :] = picture
         return stacked, total, terminated, truncated and not terminated
 
     facts = facts._replace(picture=(H, W, C * stack), max_steps=limit)
-    made = simulator._replace(facts=facts, reset=reset, step=step)
+    made = simulator._replace(facts=facts, reset=reset, step=step, observe=None)
     return made, lambda: count["step"]

@@ -1,0 +1,212 @@
+"""Tasks of the DeepMind Control Suite as simulators. Runs in workers; loads no JAX."""
+
+import difflib
+import importlib.util
+import logging
+import math
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from envs.adapters import opengl
+from envs.adapters.gymnasium import seen
+from envs.adapters.host_simulator import UNDRAWN, Facts, Refused, Simulator
+
+JOIN = "+"
+"""Joins the cameras that are seen at once."""
+_UNBOUNDED = 1e10
+"""MuJoCo's largest number, for want of infinity."""
+_FOLLOWING = {"quadruped": "2"}
+"""The usual cameras of domains whose camera 0 stands still far away."""
+
+
+def simulator(
+    domain: str, task: str, camera: str = "", size: int = 84, gray: bool = False
+) -> Simulator:
+    """A task of the DeepMind Control Suite, seen by cameras of its model.
+
+    One step is one of the task's own control steps. The last one of an episode that
+    the task's time limit ends is truncated; it is terminated where the discount is 0,
+    and with the reward 0 where MuJoCo's state has run to infinity.
+
+    Args:
+      domain: for example "cheetah".
+      task: for example "run".
+      camera: number or name; several joined with `JOIN` are seen at once, as further
+        channels. "" is 0, and for the quadruped 2, which follows it.
+      size: height and width of the picture in pixels.
+      gray: whether the agent sees luma, one channel of each camera, instead of colours.
+
+    Raises:
+      Refused: there is no such task or camera, its actions have no bounds, dm_control
+        is not installed or nothing can be drawn on this machine.
+    """
+    env = _loaded(domain, task)
+    physics = env.physics
+    cameras = _cameras(physics, camera or _FOLLOWING.get(domain, "0"), domain)
+    low, high = _bounds(env, domain, task)
+    broken = _physics_error()
+    # Software that draws takes its time for what is outside of the picture too.
+    _set_buffer(physics, size)
+
+    def observe() -> np.ndarray:
+        pictures = [seen(draw(size, size, name), 0, gray) for name in cameras]
+        return np.concatenate(pictures, axis=-1)
+
+    def draw(height: int, width: int, name: int | str) -> np.ndarray:
+        if max(height, width) > _buffer(physics):
+            _set_buffer(physics, max(height, width))
+        return physics.render(height, width, camera_id=name)
+
+    def reset(seed: int) -> np.ndarray:
+        env.task.random.seed(seed)
+        env.reset()
+        return observe()
+
+    def step(action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
+        try:
+            now = env.step(action)
+        except broken:  # from the same seed it would come to the same again
+            return UNDRAWN, 0.0, True, False
+        terminated = now.last() and now.discount == 0
+        return UNDRAWN, float(now.reward), terminated, now.last() and not terminated
+
+    try:
+        draw(size, size, cameras[0])
+    except Exception as error:
+        raise Refused(_undrawable(error)) from None
+    limit = env._step_limit
+    facts = Facts(
+        picture=reset(0).shape,  # pyright: ignore[reportArgumentType]
+        low=low,
+        high=high,
+        choices=0,
+        max_steps=math.ceil(limit) if math.isfinite(limit) else 0,
+        fps=round(1 / env.control_timestep()),
+    )
+    return Simulator(
+        facts,
+        reset,
+        step,
+        paint=lambda height, width: draw(height, width, cameras[0]),
+        close=env.close,
+        observe=observe,
+    )
+
+
+# --- the task -----------------------------------------------------------------------
+
+
+def _loaded(domain: str, task: str) -> Any:
+    suite = _suite()
+    _check_name("domain", domain, sorted(suite.TASKS_BY_DOMAIN))
+    tasks = sorted(suite.TASKS_BY_DOMAIN[domain])
+    _check_name("task", task, tasks, f" of env.domain={domain}")
+    # It warns of what its own models say, in every worker.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        return suite.load(domain, task, task_kwargs={"random": 0})
+    except Exception as error:
+        import mujoco
+
+        raise Refused(
+            f"dm_control cannot load {domain} {task} with mujoco {mujoco.__version__}: "
+            f"{_first_line(error)}; it needs 'mujoco<4'"
+        ) from None
+
+
+def _suite() -> Any:
+    if importlib.util.find_spec("dm_control") is None:
+        new = sys.version_info >= (3, 13)
+        raise Refused(
+            "env=dm_control needs the package dm-control, which "
+            + (
+                "cannot be installed on this version of Python, for want of labmaze; "
+                "use Python 3.11 or 3.12 (make PYTHON=python3.12)"
+                if new
+                else "is not installed; run pip install 'dm-control>=1.0.50,<2'"
+            )
+        )
+    opengl.choose()
+    try:
+        from dm_control import suite
+    except Exception as error:  # of whichever library it chose to draw with
+        raise Refused(_undrawable(error)) from None
+    return suite
+
+
+def _physics_error() -> type[Exception]:
+    from dm_control.rl.control import PhysicsError
+
+    return PhysicsError
+
+
+def _check_name(kind: str, name: str, there: Sequence[str], of: str = "") -> None:
+    if name in there:
+        return
+    close = difflib.get_close_matches(name, there, 3, 0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise Refused(
+        f"env.{kind} is {name or 'empty'}, and no {kind}{of}; {hint}"
+        f"it must be one of {', '.join(there)}"
+    )
+
+
+def _bounds(
+    env: Any, domain: str, task: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    spec = env.action_spec()
+    largest = max(np.abs(spec.minimum).max(), np.abs(spec.maximum).max())
+    if not largest < _UNBOUNDED:
+        raise Refused(
+            f"the actions of {domain} {task} have no bounds, so that no policy can "
+            "play it; choose another task"
+        )
+    return tuple(map(float, spec.minimum)), tuple(map(float, spec.maximum))
+
+
+# --- the picture --------------------------------------------------------------------
+
+
+def _cameras(physics: Any, chosen: str, domain: str) -> list[int]:
+    names = [physics.model.id2name(i, "camera") for i in range(physics.model.ncam)]
+    numbers = {**{str(i): i for i in range(len(names))}, **_numbered(names)}
+    for name in chosen.split(JOIN):
+        if name not in numbers:
+            there = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
+            raise Refused(
+                f"env.camera is {chosen}, but {domain} has no camera {name!r}; it has "
+                f"{there}, and several can be joined with {JOIN}"
+            )
+    return [numbers[name] for name in chosen.split(JOIN)]
+
+
+def _numbered(names: Sequence[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names)}
+
+
+def _buffer(physics: Any) -> int:
+    return physics.model.vis.global_.offheight
+
+
+def _set_buffer(physics: Any, size: int) -> None:
+    """The largest picture, in pixels; makes what it is drawn with anew."""
+    if physics._contexts:
+        physics._free_rendering_contexts()
+    whole = physics.model.vis.global_
+    whole.offheight = whole.offwidth = size
+
+
+def _undrawable(error: Exception) -> str:
+    chosen = os.environ.get("MUJOCO_GL", "its own choice")
+    return (
+        f"MuJoCo cannot draw here with MUJOCO_GL={chosen}: {_first_line(error)}; "
+        f"run {opengl.CURE}, or set another MUJOCO_GL"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
