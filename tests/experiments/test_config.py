@@ -291,4 +291,5 @@ def test_help_shows_what_is_chosen():
     text = usage(["encoder=attention_agent", "agent.population=12"])
     assert "encoder.window=7 " in text and "agent.population=12 " in text
     for group, options in GROUPS.items():
-        assert re.search(rf"^  {group} +{', '.join(options)}$", text, re.MULTILINE)
+        listed = r",\s+".join(options)
+        assert re.search(rf"^  {group} +{listed}$", text, re.MULTILINE)
