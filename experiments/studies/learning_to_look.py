@@ -20,25 +20,15 @@ returns against decisions, of training episodes, and the scores on the test trac
 """
 
 import argparse
-import csv
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 
-from experiments import folder
 from experiments.arguments import compose
-from experiments.curve import COLOURS, LOOK
-from experiments.main import main as run
-from experiments.metrics import STEP, Row, read_csv
-from experiments.session import folder_of
+from experiments.metrics import Row
+from experiments.studies.arms import Trained, by_arm, draw, trained, write
 
 _PLAIN = ("encoder.content=true", "encoder.weighted=false")
 WAYS = {
@@ -58,55 +48,28 @@ QUICK = (
 )
 
 
-class Learned(NamedTuple):
-    """One run.
-
-    Attributes:
-      way: how it learned where to look.
-      seed: of the run.
-      rows: its metrics.
-      test: mean return on the test tracks.
-    """
-
-    way: str
-    seed: int
-    rows: Sequence[Row]
-    test: float
-
-
-def learned(way: str, seed: int, decisions: int, settings: Sequence[str]) -> Learned:
-    """Trains one run to that many decisions, or goes on with it.
-
-    Raises:
-      SystemExit: the run failed or was stopped.
-    """
+def learned(way: str, seed: int, decisions: int, settings: Sequence[str]) -> Trained:
+    """Trains one run to that many decisions, or goes on with it, as `trained`."""
     arguments = [
         *("experiment=carracing_ppo", "agent.decay=0", "film_every=0"),
-        *("evaluate_every=0", f"seed={seed}", *WAYS[way], *settings),
+        *("evaluate_every=0", *WAYS[way], *settings),
     ]
-    config = compose(arguments)
-    agent = config.agent
+    agent = compose(arguments).agent
     iterations = math.ceil(decisions / (agent.worlds * agent.steps))
-    print(f"--- {way}, seed {seed}", flush=True)
-    if status := run([*arguments, f"iterations={iterations}"]):
-        sys.exit(status)
-    path = folder_of(config)
-    rows = read_csv(path / folder.METRICS)
-    return Learned(way, seed, rows, folder.read_json(path / folder.SUMMARY)["mean"])
+    return trained(way, seed, [*arguments, f"iterations={iterations}"])
 
 
-def table(results: Sequence[Learned]) -> str:
+def table(results: Sequence[Trained]) -> str:
     """Of each way, means over its seeds with the lowest and the highest, as Markdown.
 
     Training returns are means over the last tenth of each run's iterations.
     """
     lines = ["| way | seeds | training | test tracks | attention entropy |"]
     lines.append("|" + "---|" * 5)
-    for way in dict.fromkeys(result.way for result in results):
-        mine = [result for result in results if result.way == way]
+    for way, mine in by_arm(results).items():
         cells = [
             [_late(result.rows, "return_mean") for result in mine],
-            [result.test for result in mine],
+            [result.summary["mean"] for result in mine],
             [_late(result.rows, "attention_entropy") for result in mine],
         ]
         said = [f"{np.mean(c):.4g} ({min(c):.4g} to {max(c):.4g})" for c in cells]
@@ -121,42 +84,20 @@ def _late(rows: Sequence[Row], name: str) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
-def write(path: Path, results: Sequence[Learned]) -> None:
-    """Every run's numbers over decisions, as CSV."""
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["way", "seed", STEP, "decisions", *COLUMNS])
-        for way, seed, rows, _ in results:
-            for row in rows:
-                numbers = [row[name] for name in (STEP, "decisions", *COLUMNS)]
-                writer.writerow([way, seed, *numbers])
-
-
-def draw(path: Path, results: Sequence[Learned]) -> None:
-    """Returns over decisions: each way's mean over seeds, lowest to highest shaded."""
-    with matplotlib.rc_context(LOOK):
-        figure = Figure(figsize=(7.2, 4.2), dpi=130, layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        for way, colour in zip(WAYS, COLOURS, strict=False):
-            mine = [result.rows for result in results if result.way == way]
-            if not mine:
-                continue
-            length = min(map(len, mine))
-            x = [row["decisions"] for row in mine[0][:length]]
-            y = np.array(
-                [[row["return_mean"] for row in rows[:length]] for rows in mine]
+def curves(results: Sequence[Trained]) -> dict[str, list[np.ndarray]]:
+    """Of each way, decisions and smoothed returns of every run, f64[2, T]."""
+    return {
+        way: [
+            np.array(
+                [
+                    [row["decisions"] for row in result.rows],
+                    _smooth(np.array([row["return_mean"] for row in result.rows])),
+                ]
             )
-            y = np.array([_smooth(line) for line in y])
-            label = f"{way} ({len(mine)} seeds)" if len(mine) > 1 else way
-            axes.plot(x, y.mean(axis=0), color=colour, lw=1.6, label=label)
-            axes.fill_between(
-                *(x, y.min(axis=0), y.max(axis=0)), color=colour, alpha=0.15, lw=0
-            )
-        axes.set(xlabel="decisions", ylabel="return of training episodes")
-        axes.xaxis.set_major_formatter(EngFormatter())
-        axes.legend(loc="upper left")
-        figure.savefig(path)
+            for result in mine
+        ]
+        for way, mine in by_arm(results).items()
+    }
 
 
 def _smooth(line: np.ndarray, width: int = 5) -> np.ndarray:
@@ -190,8 +131,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     print(table(results))
     given.out.mkdir(parents=True, exist_ok=True)
-    write(given.out / "learning_to_look.csv", results)
-    draw(given.out / "learning_to_look.png", results)
+    columns = ("decisions", *COLUMNS)
+    write(given.out / "learning_to_look.csv", results, columns, "way")
+    picture = given.out / "learning_to_look.png"
+    draw(picture, curves(results), "decisions", "return of training episodes")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from PIL import Image
 
 from experiments.arguments import compose
 from experiments.studies import learning_to_look as study
+from experiments.studies.arms import BAND, Trained, draw
 
 PROBE = (
     *("env=Probe", "agent.worlds=4", "agent.steps=6", "agent.minibatches=2"),
@@ -50,7 +51,7 @@ def result(way, seed, returns, test):
         }
         for i, x in enumerate(returns)
     ]
-    return study.Learned(way, seed, rows, test)
+    return Trained(way, seed, rows, {"mean": test})
 
 
 def test_the_table_shows_means_over_seeds_of_the_last_tenth():
@@ -61,17 +62,25 @@ def test_the_table_shows_means_over_seeds_of_the_last_tenth():
 
 
 def test_the_picture_shows_each_way_and_its_spread(tmp_path):
-    """More colours with a second seed's band, and none for iterations without ends."""
+    """A second seed's band is shaded; iterations without ends leave no trace."""
     nothing = [math.nan, math.nan]
     results = [
         result("weighted", 0, [*nothing, 1.0, 2.0], 0.0),
         result("weighted", 1, [*nothing, 5.0, 9.0, 9.0], 0.0),
         result("trans", 0, [*nothing, 3.0, 3.0], 0.0),
     ]
+    line = np.array([0x0B, 0x62, 0xA4])
     counts = []
     for shown in (results[::2], results):
-        study.draw(tmp_path / "picture.png", shown)
+        draw(tmp_path / "picture.png", study.curves(shown), "x", "y")
         with Image.open(tmp_path / "picture.png") as image:
-            colours = np.asarray(image.convert("RGB")).reshape(-1, 3)
-        counts.append(len(np.unique(colours, axis=0)))
-    assert counts[1] > counts[0] > 50
+            colours = np.asarray(image.convert("RGB"), float)
+        counts.append(
+            [
+                np.count_nonzero((np.abs(colours - c) < 3).all(axis=2))
+                for c in (line, 255 + BAND * (line - 255))
+            ]
+        )
+    (line_alone, band_alone), (line_of_two, band_of_two) = counts
+    assert min(line_alone, line_of_two) > 100
+    assert band_of_two > 1000 > 10 * band_alone
