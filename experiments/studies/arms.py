@@ -122,14 +122,14 @@ def draw(
             length = min(line.shape[1] for line in lines)
             values = np.array([line[1, :length] for line in lines])
             at = lines[0][0, :length]
-            look = {
-                "color": COLOURS[i % len(COLOURS)],
-                "ls": DASHES[i // len(COLOURS) % len(DASHES)],
-            }
+            colour = COLOURS[i % len(COLOURS)]
+            dash = DASHES[i // len(COLOURS) % len(DASHES)]
             label = f"{arm} ({len(lines)} seeds)" if len(lines) > 1 else arm
-            axes.plot(at, values.mean(axis=0), lw=1.6, label=label, **look)
+            axes.plot(
+                *(at, values.mean(axis=0)), color=colour, ls=dash, lw=1.6, label=label
+            )
             low, high = values.min(axis=0), values.max(axis=0)
-            axes.fill_between(at, low, high, color=look["color"], alpha=BAND, lw=0)
+            axes.fill_between(at, low, high, color=colour, alpha=BAND, lw=0)
         axes.set(xlabel=x, ylabel=y)
         axes.xaxis.set_major_formatter(EngFormatter())
         figure.legend(loc="outside right upper")

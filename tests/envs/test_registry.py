@@ -35,7 +35,8 @@ def test_worlds_without_variants_hold_to_the_contract(name):
     game = registry.make(config, [1000, 1001])
     check_env(game)
     check_env(registry.transformed(dataclasses.replace(config, action_repeat=2), game))
-    assert len(REGISTRY[name].labels(config)) == game.spec.action.shape[0]
+    action, labels = game.spec.action, REGISTRY[name].labels(config)
+    assert len(labels) == (action.shape[0] if isinstance(action, Box) else action.n)
 
 
 @pytest.mark.parametrize("changes", [{}, {"continuous": False}])

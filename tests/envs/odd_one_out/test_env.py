@@ -20,8 +20,8 @@ def scenes():
 
     @jax.jit
     def show(world):
-        start = functools.partial(env.reset, world, key=KEY)
-        states = jax.vmap(lambda level: start(episode=level))(jnp.arange(SCENES))
+        levels = jnp.arange(SCENES)
+        states = jax.vmap(lambda level: env.reset(world, level, KEY))(levels)
         return states, jax.vmap(functools.partial(env.observe, world))(states)
 
     states, pictures = jax.device_get(show(env.world))
