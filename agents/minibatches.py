@@ -11,9 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from agents import keys as names
 from agents.core import Carry, Params, Policy
+
+BLOCK = 32
+"""At most this many samples of a gradient at once; anything from 4 to 64 was alike."""
 
 
 class Batch(NamedTuple):
@@ -50,18 +54,31 @@ class Split(NamedTuple):
         copy that is made of its experience.
       judge: (params, batch, carry) -> log_prob, entropy, value of one minibatch, shaped
         as its rewards.
+      gradient: (loss, params, batch, carry) -> (gradient, notes) of a loss that is a
+        mean over a minibatch, loss(params, batch, carry) -> (f32[], notes f32[]).
     """
 
     order: Callable[[jax.Array, jax.Array, int], jax.Array]
     take: Callable[[Batch, Carry, jax.Array], tuple[Batch, Carry]]
     judge: Callable[[Params, Batch, Carry], tuple[jax.Array, ...]]
+    gradient: Callable[[Callable, Params, Batch, Carry], tuple[Params, Any]]
 
 
-def split(policy: Policy, minibatches: int) -> Split:
-    """The split that suits a policy: by worlds if it remembers, else by steps."""
-    kind = _sequences if recurrent(policy) else _samples
+def split(policy: Policy, minibatches: int, in_blocks: bool = False) -> Split:
+    """The split that suits a policy: by worlds if it remembers, else by steps.
+
+    Args:
+      policy: what judges the experience.
+      minibatches: parts of an epoch.
+      in_blocks: whether a gradient is summed over blocks of a minibatch's samples, one
+        after another: on a CPU half the work, since a block's pictures and all that is
+        made of them stay in the cache. A device that wants much work at once loses. It
+        changes rounding only, and nothing where the policy remembers.
+    """
     assert policy.evaluate is not None, "the policy has a distribution"
-    return kind(policy.start, policy.evaluate, minibatches)
+    if recurrent(policy):
+        return _sequences(policy.start, policy.evaluate, minibatches)
+    return _samples(policy.start, policy.evaluate, minibatches, in_blocks)
 
 
 def recurrent(policy: Policy) -> bool:
@@ -69,7 +86,9 @@ def recurrent(policy: Policy) -> bool:
     return bool(jax.tree.leaves(jax.eval_shape(policy.start)))
 
 
-def _samples(start: Callable, evaluate: Callable, minibatches: int) -> Split:
+def _samples(
+    start: Callable, evaluate: Callable, minibatches: int, in_blocks: bool
+) -> Split:
     def order(key, numbers, steps):
         def shuffled(number):
             return jax.random.permutation(names.at(key, number), steps)
@@ -92,7 +111,7 @@ def _samples(start: Callable, evaluate: Callable, minibatches: int) -> Split:
         judged = jax.vmap(one)(flat.observation, flat.action, flat.choice)
         return jax.tree.map(lambda x: x.reshape(shape), judged)
 
-    return Split(order, take, judge)
+    return Split(order, take, judge, _blockwise if in_blocks else _at_once)
 
 
 def _sequences(start: Callable, evaluate: Callable, minibatches: int) -> Split:
@@ -128,4 +147,24 @@ def _sequences(start: Callable, evaluate: Callable, minibatches: int) -> Split:
         steps = (batch.observation, batch.first, batch.action, batch.choice)
         return jax.lax.scan(step, carry, steps)[1]
 
-    return Split(order, take, judge)
+    return Split(order, take, judge, _at_once)
+
+
+def _at_once(loss: Callable, params: Params, batch: Batch, carry: Carry):
+    return jax.grad(loss, has_aux=True)(params, batch, carry)
+
+
+def _blockwise(loss: Callable, params: Params, batch: Batch, carry: Carry):
+    """The mean of the gradients of equally large blocks of samples."""
+    samples = batch.value.size
+    block = max(n for n in range(1, BLOCK + 1) if samples % n == 0)
+
+    def add(sums, part):
+        return jax.tree.map(jnp.add, sums, _at_once(loss, params, part, carry)), None
+
+    parts = jax.tree.map(lambda x: x.reshape(-1, 1, block, *x.shape[2:]), batch)
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(lambda part: _at_once(loss, params, part, carry), first)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    sums, _ = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda x: x / np.float32(samples // block), sums)

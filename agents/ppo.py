@@ -158,9 +158,10 @@ def make(
     mesh = _mesh(config, policy, devices)
     everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
     optimiser = adam(config.gradient_norm)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
     iteration = jax.jit(
         jax.shard_map(
-            _iteration(config, policy, env, levels, optimiser),
+            _iteration(config, policy, env, levels, optimiser, on_cpu),
             mesh=mesh,
             in_specs=(everywhere, split, everywhere, everywhere),
             out_specs=(everywhere, split, everywhere),
@@ -207,9 +208,10 @@ def _iteration(
     env: VectorEnv,
     levels: int,
     optimiser: Optimiser,
+    in_blocks: bool,
 ):
     """(learned, playing, world, key) -> (learned, playing, metrics), on each device."""
-    improve = _improvement(config, policy, optimiser)
+    improve = _improvement(config, policy, optimiser, in_blocks)
 
     def iteration(learned: Learned, playing: Playing, world, key):
         B = playing.total.shape[0]  # of this device
@@ -294,12 +296,14 @@ def _prepared(
     return learned._replace(returns=new), batch, {"explained_variance": explained}
 
 
-def _improvement(config: PPOConfig, policy: Policy, optimiser: Optimiser):
+def _improvement(
+    config: PPOConfig, policy: Policy, optimiser: Optimiser, in_blocks: bool
+):
     """All the epochs of an iteration.
 
     (trained, batch, carry, key, numbers, learning rate) -> (trained, Notes).
     """
-    split = minibatches.split(policy, config.minibatches)
+    split = minibatches.split(policy, config.minibatches, in_blocks)
 
     def loss(params: Params, batch: Batch, carry: Any) -> tuple[jax.Array, Notes]:
         log_prob, entropy, value = split.judge(params, batch, carry)
@@ -329,7 +333,7 @@ def _improvement(config: PPOConfig, policy: Policy, optimiser: Optimiser):
     def improve(trained: Trained, batch: Batch, carry, key, numbers, rate):
         def step(trained: Trained, row) -> tuple[Trained, Notes]:
             part, memory = split.take(batch, carry, row)
-            gradient, notes = jax.grad(loss, has_aux=True)(trained.params, part, memory)
+            gradient, notes = split.gradient(loss, trained.params, part, memory)
             gradient, notes = lax.pmean((gradient, notes), AXIS)
             trained, norm = optimiser.step(trained, gradient, notes.loss, rate)
             return trained, notes._replace(gradient_norm=norm)

@@ -115,3 +115,40 @@ def test_two_epochs_split_otherwise():
         split.order(names.at(key, epoch), jnp.arange(B), T) for epoch in (0, 1)
     )
     assert (first != second).any()
+
+
+@pytest.mark.parametrize("core", [Core.mlp, Core.gru], ids=lambda core: core.name)
+def test_blocks_give_the_gradient_of_the_whole_minibatch(core, monkeypatch):
+    monkeypatch.setattr(minibatches, "BLOCK", 10)  # of 24 samples: 3 blocks of 8
+    policy = actor(core, content=True, weighted=True)
+    params = policy.init(jax.random.key(3))
+    carry, trajectory = experience(policy, params)
+    batch = as_batch(trajectory)
+    whole, blocks = (minibatches.split(policy, PARTS, cut) for cut in (False, True))
+    row = whole.order(jax.random.key(0), jnp.arange(B), T)[0]
+    part, memory = whole.take(batch, carry, row)
+    sizes = []
+
+    def loss(split):
+        def of(params, batch, carry):
+            log_prob, _, value = split.judge(params, batch, carry)
+            sizes.append(value.size)
+            error = jnp.square(value - 0.1 * batch.target) - log_prob * batch.advantage
+            return jnp.mean(error), {"value": jnp.mean(value)}
+
+        return of
+
+    expected, found = (
+        jax.jit(lambda *given, of=split: of.gradient(loss(of), *given))(
+            params, part, memory
+        )
+        for split in (whole, blocks)
+    )
+    assert min(sizes) == (8 if core is Core.mlp else T * B // PARTS)
+    largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(expected))
+    jax.tree.map(
+        # Sums of 24 samples in float32, in another order.
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * largest),
+        expected,
+        found,
+    )
