@@ -11,15 +11,11 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from envs import transforms
+from envs.adapters import dm_settings
 from envs.core import Environment, HostVectorEnv
+from envs.settings import Color
+from envs.settings import at_least as _at_least
 from envs.variants import ALL, JOIN, ORIGINAL, in_order, worn
-
-
-class Color(Enum):
-    """What a world's picture is made of."""
-
-    rgb = "rgb"
-    gray = "gray"
 
 
 class LapRule(Enum):
@@ -35,13 +31,6 @@ _RIVALS = (("color", "channels"), ("noise", "video"))
 _COLORS = {"color": "scalar", "channels": "channels"}
 GAME_FRAMES = 1000
 """After so many CarRacing ends by itself."""
-
-
-def _at_least(config: Any, **least: int) -> None:
-    for name, bound in least.items():
-        value = getattr(config, name)
-        if value < bound:
-            raise ValueError(f"env.{name} is {value}; it must be at least {bound}")
 
 
 @dataclass(frozen=True)
@@ -298,58 +287,6 @@ def _odd_one_out(config: OddOneOutConfig, levels: Sequence[int]) -> Environment:
     return make(levels)
 
 
-@dataclass(frozen=True)
-class DmControlConfig:
-    """A task of the DeepMind Control Suite, each in a process of its own.
-
-    Attributes:
-      name: "dm_control".
-      domain: of the task, for example cheetah.
-      task: for example run.
-      camera: number or name of what the agent sees with; several joined with "+" are
-        seen at once, as more channels; empty is 0 (and 2 for the quadruped).
-      size: height and width of the agent's picture in pixels.
-      color: rgb, or gray (1 channel of each camera).
-      tracks: how many seeds training draws from.
-      time_limit: control steps (game frames) after which an episode is truncated; 0
-        keeps the task's own limit, 1000.
-      action_repeat: game frames for which an action is held.
-      frame_stack: pictures, the newest last, that the agent sees at once.
-    """
-
-    name: str = "dm_control"
-    domain: str = ""
-    task: str = ""
-    camera: str = ""
-    size: int = 84
-    color: Color = Color.rgb
-    tracks: int = 256
-    time_limit: int = 0
-    action_repeat: int = 4
-    frame_stack: int = 1
-
-    def __post_init__(self):
-        _at_least(self, size=1, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
-
-    @property
-    def id(self) -> str:
-        """What to call the task."""
-        return f"{self.domain} {self.task}".strip()
-
-
-def _dm_control(config: DmControlConfig) -> Callable[[], Any]:
-    from envs.adapters.dm_control import simulator
-
-    return functools.partial(
-        simulator,
-        config.domain,
-        config.task,
-        camera=config.camera,
-        size=config.size,
-        gray=config.color is Color.gray,
-    )
-
-
 class Entry(NamedTuple):
     """A world of the registry.
 
@@ -359,8 +296,8 @@ class Entry(NamedTuple):
       make: (settings, levels) -> Environment, without those transforms; level i of its
         episodes is `levels[i]`.
       labels: settings -> a name for each component of an action, or each choice.
-      variants: the variants that its setting `variant` can name, `ORIGINAL` first; ()
-        for a world without that setting.
+      variants: the variants that `ALL` stands for, `ORIGINAL` first; () for a world
+        without the setting `variant`.
       simulator: for worlds on the host, settings -> what makes one of its simulators
         (`envs.adapters.host_simulator.Maker`); `make` is then never called.
     """
@@ -391,7 +328,12 @@ REGISTRY = {
         GymnasiumConfig, _of_the_host, lambda _: (), simulator=_gymnasium
     ),
     "dm_control": Entry(
-        DmControlConfig, _of_the_host, lambda _: (), simulator=_dm_control
+        dm_settings.DmControlConfig,
+        _of_the_host,
+        lambda _: (),
+        # The suite's own benchmark is all of them together.
+        (*dm_settings.VARIANTS, JOIN.join(dm_settings.VARIANTS[1:])),
+        simulator=dm_settings.maker,
     ),
     "TakeCover": Entry(
         TakeCoverConfig, _of_the_host, _take_cover_labels, simulator=_take_cover
@@ -405,12 +347,27 @@ def variant(config: Any) -> str:
     return getattr(config, "variant", ORIGINAL)
 
 
+def manner(config: Any) -> str:
+    """How a world wears its variant, "" where there is one way only."""
+    return "" if variant(config) == ORIGINAL else getattr(config, "manner", "")
+
+
 def as_variant(config: Any, name: str) -> Any:
     """The same settings for another of the world's variants."""
     changes = {"variant": name}
-    if getattr(config, "video", "") and "video" not in worn(name):
-        changes["video"] = ""
+    for setting, shows in (("video", "video"), ("frames", "background")):
+        if getattr(config, setting, "") and shows not in worn(name):
+            changes[setting] = ""
     return replace(config, **changes)
+
+
+def _check_one_variant(config: Any) -> None:
+    if variant(config) == ALL:
+        raise ValueError(
+            f"env.variant={ALL} evaluates every variant, with mode=evaluate; here it "
+            f"must be one of {', '.join(REGISTRY[config.name].variants)}, or several "
+            f"joined with {JOIN}"
+        )
 
 
 def make(config: Any, levels: Sequence[int]) -> Environment:
@@ -424,12 +381,7 @@ def make(config: Any, levels: Sequence[int]) -> Environment:
       KeyError: no world has this name.
       ValueError: settings that the world cannot have, or `ALL` variants at once.
     """
-    if variant(config) == ALL:
-        raise ValueError(
-            f"env.variant={ALL} evaluates every variant, with mode=evaluate; here it "
-            f"must be one of {', '.join(REGISTRY[config.name].variants)}, or several "
-            f"joined with {JOIN}"
-        )
+    _check_one_variant(config)
     game = REGISTRY[config.name].make(config, levels)
     if config.time_limit:
         return transforms.time_limit(game, config.time_limit)
@@ -461,12 +413,14 @@ def host(config: Any, workers: int, timeout: float) -> HostVectorEnv:
       timeout: seconds that one may take for its start or for a decision.
 
     Raises:
-      ValueError, ChildProcessError: as `envs.adapters.host.host`.
+      ValueError, ChildProcessError: as `envs.adapters.host.host`; `ALL` variants at
+        once.
     """
     from envs.adapters.host import host
     from envs.adapters.host_simulator import Playing
 
     make = REGISTRY[config.name].simulator
     assert make is not None, f"{config.name} is a JAX world"
+    _check_one_variant(config)
     playing = Playing(config.action_repeat, config.frame_stack, config.time_limit)
     return host(make(config), workers, title(config), playing, timeout)

@@ -141,9 +141,6 @@ def _filmer(config: Config, policy: Policy, key: jax.Array, device: Any) -> Film
         return recorder(game, env, policy, _style(config, env.spec))
 
     def film(path: Path, params: Params, level: int, subtitle: str) -> Film:
-        variant = registry.variant(config.env)
-        if variant != ORIGINAL:
-            subtitle = f"{variant}; {subtitle}"
         return record()(
             path,
             jax.device_put(
@@ -153,7 +150,7 @@ def _filmer(config: Config, policy: Policy, key: jax.Array, device: Any) -> Film
             0,
             level_key(key, level),
             title=f"{config.env.name}, track {level}",
-            subtitle=subtitle,
+            subtitle=_worn(config) + subtitle,
             height=config.height,
         )
 
@@ -169,11 +166,19 @@ def _host_filmer(config: Config, policy: Policy, env: HostVectorEnv) -> Filmer:
             params,
             level,
             title=f"{registry.title(config.env)}, seed {level}",
-            subtitle=subtitle,
+            subtitle=_worn(config) + subtitle,
             height=config.height,
         )
 
     return film
+
+
+def _worn(config: Config) -> str:
+    """The variant, for the second line of a film."""
+    variant = registry.variant(config.env)
+    if variant == ORIGINAL:
+        return ""
+    return f"{variant} {registry.manner(config.env)}".strip() + "; "
 
 
 def _style(config: Config, spec: Spec) -> Style:

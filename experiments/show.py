@@ -20,7 +20,7 @@ from experiments.config import Config
 from experiments.evaluate import Evaluation
 from experiments.folder import RunError
 
-NAMED = ("name", "id", "variant", "tracks")
+NAMED = ("name", "id", "domain", "task", "variant", "tracks")
 """Settings of a world that its files' names have anyway, or that change no score."""
 
 
@@ -170,6 +170,7 @@ def scores(config: Config, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "env": registry.title(config.env),
         "variant": registry.variant(config.env),
+        "manner": registry.manner(config.env),
         "action_repeat": config.env.action_repeat,
         "mean": evaluation.mean,
         "sd": evaluation.sd,
@@ -191,6 +192,7 @@ def sentence(scores: Mapping[str, Any]) -> str:
     """An evaluation's `scores` for a person."""
     levels = [int(level) for level in scores["returns"]]
     variant = scores.get("variant", ORIGINAL)  # older summaries know no other
+    variant = f"{variant} {scores.get('manner', '')}".strip()
     return (
         f"Return {scores['mean']:.1f} ± {scores['sd']:.1f} {announced(levels)}, "
         + (f"variant {variant}, " if variant != ORIGINAL else "")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.adapters import dm_distractions as distractions
 from envs.adapters import opengl
 from envs.adapters.gymnasium import seen
 from envs.adapters.host_simulator import UNDRAWN, Facts, Refused, Simulator
@@ -24,7 +25,12 @@ _FOLLOWING = {"quadruped": "2"}
 
 
 def simulator(
-    domain: str, task: str, camera: str = "", size: int = 84, gray: bool = False
+    domain: str,
+    task: str,
+    camera: str = "",
+    size: int = 84,
+    gray: bool = False,
+    wear: distractions.Wear = distractions.Wear(),  # noqa: B008
 ) -> Simulator:
     """A task of the DeepMind Control Suite, seen by cameras of its model.
 
@@ -39,16 +45,18 @@ def simulator(
         channels. "" is 0, and for the quadruped 2, which follows it.
       size: height and width of the picture in pixels.
       gray: whether the agent sees luma, one channel of each camera, instead of colours.
+      wear: what distracts from it (`envs.adapters.dm_distractions`).
 
     Raises:
       Refused: there is no such task or camera, its actions have no bounds, dm_control
-        is not installed or nothing can be drawn on this machine.
+        is not installed, nothing can be drawn on this machine, or it cannot wear that.
     """
     env = _loaded(domain, task)
     physics = env.physics
     cameras = _cameras(physics, camera or _FOLLOWING.get(domain, "0"), domain)
     low, high = _bounds(env, domain, task)
     broken = _physics_error()
+    worn = distractions.worn(physics, domain, cameras, wear)
     # Software that draws takes its time for what is outside of the picture too.
     _set_buffer(physics, size)
 
@@ -59,11 +67,15 @@ def simulator(
     def draw(height: int, width: int, name: int | str) -> np.ndarray:
         if max(height, width) > _buffer(physics):
             _set_buffer(physics, max(height, width))
+        for each in worn:
+            each.show()
         return physics.render(height, width, camera_id=name)
 
     def reset(seed: int) -> np.ndarray:
         env.task.random.seed(seed)
         env.reset()
+        for each in worn:
+            each.begin(seed)
         return observe()
 
     def step(action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
@@ -71,11 +83,13 @@ def simulator(
             now = env.step(action)
         except broken:  # from the same seed it would come to the same again
             return UNDRAWN, 0.0, True, False
+        for each in worn:
+            each.move()
         terminated = now.last() and now.discount == 0
         return UNDRAWN, float(now.reward), terminated, now.last() and not terminated
 
     try:
-        draw(size, size, cameras[0])
+        physics.render(size, size, camera_id=cameras[0])
     except Exception as error:
         raise Refused(_undrawable(error)) from None
     limit = env._step_limit

@@ -7,9 +7,11 @@ import pytest
 from envs import registry
 from envs.adapters import dm_control
 from envs.adapters.dm_control import simulator
+from envs.adapters.dm_distractions import Wear
+from envs.adapters.dm_settings import DmControlConfig
 from envs.adapters.gymnasium import seen
 from envs.adapters.host_simulator import UNDRAWN, Playing, Refused, decided
-from envs.registry import Color, DmControlConfig
+from envs.settings import Color
 from experiments.main import main
 from tests.envs.adapters import gl
 
@@ -186,7 +188,8 @@ def test_its_settings_reach_it():
     )
     make = registry.REGISTRY["dm_control"].simulator(config)
     assert make.args == ("walker", "walk")
-    assert make.keywords == {"camera": "back", "size": 12, "gray": True}
+    expected = {"camera": "back", "size": 12, "gray": True, "wear": Wear()}
+    assert make.keywords == expected
     assert registry.title(config) == "walker walk"
 
 
