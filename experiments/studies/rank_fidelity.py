@@ -37,7 +37,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from scipy.stats import rankdata
 
-from envs.registry import Color
+from envs.settings import Color
 from experiments import checkpoint, folder
 from experiments.build import TEST
 from experiments.curve import COLOURS, LOOK, MUTED

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from envs import registry, variants
+from envs.car_racing.settings import GAME_FRAMES, CarRacingConfig
 from envs.core import Box
-from envs.registry import REGISTRY, CarRacingConfig, Color
+from envs.registry import REGISTRY
+from envs.settings import Color
 from envs.testing import check_env
 from envs.variants import ALL, ORIGINAL
 
@@ -109,7 +111,7 @@ def test_impossible_settings_are_refused_by_name(changes):
 def test_the_limit_is_the_games():
     from envs.car_racing.env import MAX_STEPS
 
-    assert registry.GAME_FRAMES == MAX_STEPS
+    assert GAME_FRAMES == MAX_STEPS
 
 
 # --- variants -----------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 from agents.controllers import Core
 from agents.es import Strategy
-from envs.registry import Color
+from envs.settings import Color
 from experiments import folder
 from experiments.arguments import compose, stored, sweep
 from experiments.config import (

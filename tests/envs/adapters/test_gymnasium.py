@@ -10,8 +10,10 @@ from gymnasium import spaces
 
 from envs import registry
 from envs.adapters.gymnasium import seen, simulator
+from envs.adapters.gymnasium_settings import GymnasiumConfig
 from envs.adapters.host_simulator import Playing, Refused, decided
-from envs.registry import Color, GymnasiumCarRacingConfig, GymnasiumConfig
+from envs.car_racing.settings import GymnasiumCarRacingConfig
+from envs.settings import Color
 from envs.transforms import luma
 from experiments.arguments import compose
 from experiments.main import main

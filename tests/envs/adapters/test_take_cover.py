@@ -8,7 +8,8 @@ import pytest
 from envs import registry
 from envs.adapters.host_simulator import Playing, Refused, decided
 from envs.adapters.take_cover import TICS, simulator
-from envs.registry import Color, TakeCoverConfig
+from envs.adapters.take_cover_settings import TakeCoverConfig
+from envs.settings import Color
 from experiments.main import main
 
 STAND = np.zeros(1, np.float32)
