@@ -7,6 +7,7 @@ on from a smaller one.
 
 import argparse
 import csv
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,7 +111,8 @@ def draw(
 
     Args:
       path: of the picture.
-      curves: of each arm f64[2, T] for every seed, x and y; drawn as far as all reach.
+      curves: of each arm f64[2, T] for every seed, x and y; drawn where all of its
+        seeds have a value.
       x: what the first row is.
       y: what the second is.
     """
@@ -119,9 +121,8 @@ def draw(
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         for i, (arm, lines) in enumerate(curves.items()):
-            length = min(line.shape[1] for line in lines)
-            values = np.array([line[1, :length] for line in lines])
-            at = lines[0][0, :length]
+            at = functools.reduce(np.intersect1d, [line[0] for line in lines])
+            values = np.array([line[1, np.isin(line[0], at)] for line in lines])
             colour = COLOURS[i % len(COLOURS)]
             dash = DASHES[i // len(COLOURS) % len(DASHES)]
             label = f"{arm} ({len(lines)} seeds)" if len(lines) > 1 else arm

@@ -9,7 +9,7 @@ ranked by: exact softmax attention; the ReLU kernel of 64 orthogonal directions,
 plain, of no directions; FAVOR+ (positive features) as it is and centred; trigonometric
 features, centred; Taylor's series of order 2, centred; and the baselines mean query,
 one fixed filter, and random patches. The return is that of the mean policy on the 32
-validation tracks; wall times are of this machine, and none was at rest for another.
+validation tracks. Run it on an idle machine: wall times are of one run after another.
 
 Prints a table after every seed, writes kernels_in_training.csv and .png below --root.
 """

@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from experiments.arguments import compose
 from experiments.studies import arms as study
@@ -46,10 +47,21 @@ def test_the_files_hold_every_validation(tmp_path, capsys):
     assert (tmp_path / "name.png").stat().st_size > 5000
 
 
-def test_curves_of_unequal_length_are_drawn_as_far_as_all_reach(tmp_path):
-    long, short = np.arange(10.0).reshape(2, 5), np.arange(6.0).reshape(2, 3)
-    many = {str(i): [long, short] for i in range(14)}  # more than there are colours
+def test_curves_are_drawn_where_all_seeds_have_a_value(tmp_path, monkeypatch):
+    drawn = []
+    plot = Axes.plot
+
+    def note(self, *args, **kwargs):
+        drawn.append(args)
+        return plot(self, *args, **kwargs)
+
+    monkeypatch.setattr(Axes, "plot", note)
+    often = np.array([[1, 2, 3, 4, 5], [10, 20, 30, 40, 50]])
+    rarely = np.array([[2, 4, 6], [0, 10, 20]])
+    many = {str(i): [often, rarely] for i in range(14)}  # more than there are colours
     study.draw(tmp_path / "picture.png", many, "x", "y")
+    assert len(drawn) == 14
+    np.testing.assert_array_equal(drawn[0], [[2, 4], [10, 25]])
     assert (tmp_path / "picture.png").stat().st_size > 5000
 
 
