@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from agents import host_rollout
 from agents import keys as names
 from agents.core import Learner, Params, Policy
+from agents.placing import agreed, put, whole
 from agents.rollout import EpisodeStats, episode_keys, returns
 from envs.core import HostVectorEnv, VectorEnv
 
@@ -128,8 +129,8 @@ def make(
       env: `config.episodes` worlds, those of one member; or simulators on the host,
         any number of them, which play the episodes of all.
       levels: how many levels the world's pool holds.
-      devices: they share the population. Where they do not divide it, some of them
-        play a member again, which is not counted.
+      devices: they share the population, those of other processes too. Where they do
+        not divide it, some of them play a member again, which is not counted.
 
     Returns:
       A learner whose metrics are return_mean, return_best, return_worst and return_sd
@@ -152,12 +153,15 @@ def make(
         evaluate = _host_evaluation(config, policy, env)
     else:
         of_shards = _evaluation(config, policy, env, mesh)
+        sole = split.is_fully_addressable
         P, D = config.population, len(devices)
         seats = np.arange(-(-P // D) * D) % P
 
         def evaluate(population, world, episodes, key) -> EpisodeStats:
             seated = jax.tree.map(lambda leaf: leaf[seats], population)
-            stats = of_shards(jax.device_put(seated, split), world, episodes, key)
+            if not sole:
+                episodes, key = put((episodes, key), everywhere)
+            stats = whole(of_shards(put(seated, split), world, episodes, key))
             return jax.tree.map(lambda leaf: leaf[:P], stats)
 
     def init(key: jax.Array) -> ESState:
@@ -166,7 +170,7 @@ def make(
         zero = jnp.int32(0)
         return ESState(_strong(state), skipped=zero, nonfinite=zero)
 
-    home = mesh.devices.flat[0]
+    home = next(d for d in mesh.devices.flat if d.process_index == jax.process_index())
 
     @jax.jit
     def ask(state, key):
@@ -209,6 +213,7 @@ def make(
     def update(state: ESState, world, key):
         state = jax.device_put(state, home)  # as later states are: one compilation
         population, asked = ask(state.strategy, names.stream(key, "ask"))
+        population = agreed(population)
         episodes = jax.random.randint(
             names.stream(key, "levels"), (config.episodes,), 0, levels, jnp.int32
         )
@@ -225,7 +230,7 @@ def make(
         init=init,
         update=update,
         acting=acting,
-        place=lambda world: jax.device_put(world, everywhere),
+        place=lambda world: put(world, everywhere),
     )
 
 

@@ -21,6 +21,7 @@ from agents.core import Learner, Params, Policy
 from agents.minibatches import Batch
 from agents.moments import Moments
 from agents.optimiser import Optimiser, Trained, adam, falling
+from agents.placing import put, whole
 from agents.rollout import Games, Trajectory, finished, unroll
 from envs.core import LAX, VectorEnv
 from iap import Attention
@@ -178,16 +179,17 @@ def make(
         return PPOState(learned, _first(policy, env))
 
     def update(state: PPOState, world, key):
-        learned = jax.device_put(state.learned, shared)
-        playing = jax.device_put(state.playing, divided)
+        learned, playing = put(state.learned, shared), put(state.playing, divided)
+        if not shared.is_fully_addressable:
+            key = put(key, shared)
         learned, playing, metrics = iteration(learned, playing, world, key)
         return PPOState(learned, playing), metrics
 
     return Learner(
         init=init,
         update=update,
-        acting=lambda state: state.learned.trained.params,
-        place=lambda world: jax.device_put(world, shared),
+        acting=lambda state: whole(state.learned.trained.params),
+        place=lambda world: put(world, shared),
     )
 
 
@@ -393,6 +395,12 @@ def _mesh(config: PPOConfig, policy: Policy, devices: Sequence[Any]) -> Mesh:
     count = max(
         n for n in range(1, len(devices) + 1) if config.worlds % (n * group) == 0
     )
+    if count < len(devices) and len({d.process_index for d in devices}) > 1:
+        # One would be left without a part in the program.
+        raise ValueError(
+            f"agent.worlds={config.worlds} cannot be split over {len(devices)} devices "
+            f"of several processes; choose a multiple of {len(devices) * group}"
+        )
     return Mesh(np.asarray(devices[:count]), (AXIS,))
 
 

@@ -4,6 +4,7 @@ Tracks are named by their Gymnasium seeds. Nothing below `TRAINING` is ever trai
 """
 
 import functools
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ class Parts(NamedTuple):
 
     Attributes:
       key: the root of all its random keys.
-      devices: the JAX devices that it uses.
+      devices: the JAX devices of this process that it uses.
       policy: what acts.
       learner: () -> what improves the policy.
       world: () -> the training tracks; of simulators on the host, their seeds i32[].
@@ -75,7 +76,8 @@ def build(config: Config) -> Parts:
 
     def learner() -> Learner:
         batch = vectorise(sample, agent.worlds(config.agent))
-        return agent.make(config.agent, policy, batch, config.env.tracks, devices)
+        everywhere = _everywhere(config.devices) if config.distributed else devices
+        return agent.make(config.agent, policy, batch, config.env.tracks, everywhere)
 
     # One track gives the world's functions and shapes at once.
     sample = env(VALIDATION[:1])
@@ -95,6 +97,11 @@ def build(config: Config) -> Parts:
 
 def _on_host(config: Config) -> Parts:
     """As `build`, for a world that is simulated on the host."""
+    if config.distributed:
+        raise ValueError(
+            f"distributed=true does not go with env={config.env.name}, which is "
+            "simulated on the host; leave it out"
+        )
     agent = AGENTS[config.agent.name]
 
     def learner() -> Learner:
@@ -129,6 +136,13 @@ def _devices(wanted: int) -> Sequence[Any]:
             "all"
         )
     return present[: wanted or None]
+
+
+def _everywhere(wanted: int) -> Sequence[Any]:
+    """The devices of all processes, as many of each; `_devices` are this one's."""
+    found = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    groups = itertools.groupby(found, lambda device: device.process_index)
+    return [device for _, own in groups for device in [*own][: wanted or None]]
 
 
 def _filmer(config: Config, policy: Policy, key: jax.Array, device: Any) -> Filmer:

@@ -95,7 +95,8 @@ IDENTITY = (*GROUPS, "seed")
 
 OF_THE_COMMAND = (
     *("mode", "run", "resume", "fresh", "debug"),
-    *("devices", "workers", "timeout", "root", "episodes", "track", "height"),
+    *("devices", "distributed", "workers", "timeout"),
+    *("root", "episodes", "track", "height"),
     "heat_map",
 )
 """Settings that belong to a command and not to the run it works on."""
@@ -145,6 +146,10 @@ class Config:
         100, 3 and 1.
       track: Gymnasium seed of the first of them; the others follow it.
       devices: how many to use; 0 uses all (on a CPU, one for each core).
+      distributed: train on the devices of several processes, which are all started with
+        this command; a launcher that JAX knows (Slurm, Open MPI, Kubernetes) connects
+        them, or JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and
+        JAX_PROCESS_ID in the environment of each. Process 0 keeps the run's folder.
       workers: processes with a simulator each, for worlds that are not JAX; 0 starts
         one for each core. Results do not depend on it.
       timeout: seconds that such a simulator may take for its start or for a decision;
@@ -173,6 +178,7 @@ class Config:
     episodes: int = 0
     track: int = 2000
     devices: int = 0
+    distributed: bool = False
     workers: int = 0
     timeout: float = 60.0
     height: int = 720
@@ -195,6 +201,11 @@ class Config:
             raise ValueError(
                 f"mode={self.mode.name} needs the run's folder, for example "
                 "run=runs/CarRacing-es-s0-0123abcd"
+            )
+        if self.distributed and self.mode is not Mode.train:
+            raise ValueError(
+                f"distributed=true is for training; mode={self.mode.name} takes one "
+                "process, leave it out"
             )
         if self.resume and (self.fresh or self.mode is not Mode.train):
             other = "fresh=true" if self.fresh else f"mode={self.mode.name}"

@@ -34,14 +34,14 @@ def main(argv: Sequence[str]) -> int:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _leave(1)
     except KeyboardInterrupt as stop:
         print(
             "Stopped. What was saved is intact; the same command goes on with "
             "training, and begins anything else again.",
             file=sys.stderr,
         )
-        return INTERRUPTED + (stop.args[0] if stop.args else signal.SIGINT)
+        return _leave(INTERRUPTED + (stop.args[0] if stop.args else signal.SIGINT))
     except Stopped as stop:
         return INTERRUPTED + stop.signal
 
@@ -66,6 +66,10 @@ def _dispatch(argv: Sequence[str]) -> int:
     configs = [compose(job) for job in jobs]
     counts = [config.devices for config in configs]
     _use_cores(max(counts) if all(counts) else 0)
+    if any(config.distributed for config in configs):
+        from experiments import processes
+
+        processes.join()
     for job, config in zip(jobs, configs, strict=True):
         if len(jobs) > 1:
             print(f"--- {' '.join(job)}", flush=True)
@@ -87,6 +91,12 @@ def _do(config) -> None:
         Mode.record: show.record_run,
     }
     modes[config.mode](config)
+
+
+def _leave(status: int) -> int:
+    # Loaded only where the work had come so far: importing JAX takes a while.
+    processes = sys.modules.get("experiments.processes")
+    return processes.leave(status) if processes else status
 
 
 def _use_cores(wanted: int) -> None:

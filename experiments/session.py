@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from agents import keys as names
 from agents.core import Learner, LearnerState, Params
+from agents.placing import agreed, whole
 from agents.policy import parameter_count
-from experiments import checkpoint, curve, folder, metrics, show
+from experiments import checkpoint, curve, folder, metrics, processes, show
 from experiments.arguments import run_folder, stored
 from experiments.build import TEST, VALIDATION, Parts, build
 from experiments.config import AGENTS, Config, identified, plain
@@ -50,26 +52,62 @@ def train_run(config: Config) -> None:
       Stopped: a signal stopped the work, and all of it is saved.
     """
     path = folder_of(config)
-    if config.fresh or _scored(path) < config.iterations:
-        parts = build(config)
-        learner = parts.learner()
-        if config.fresh:
-            _move_aside(path)
-        with folder.lock(path):
-            folder.write_config(path, plain(config))
-            if changes := folder.record_session(path, config.seed):
-                _say(folder.describe(changes))
-            with noting() as stopped:
-                iteration, totals = _work(config, path, parts, learner, stopped)
-            if stopped():
-                go_on = shlex.quote(f"resume={path}")
-                _say(
-                    f"Stopped after {iteration} of {config.iterations} iterations; all "
-                    f"is saved. To go on: python run.py {go_on}"
-                )
-                raise Stopped(stopped())
-            _finish(config, path, parts, iteration, totals)
-    _report(path)
+    with processes.kept():
+        processes.check_same(config)
+        begun = config.fresh or _scored(path) < config.iterations
+        if agreed(np.asarray(begun)):
+            (_train if processes.first() else _follow)(config, path)
+            processes.highest(0)  # the first one may still have been scoring
+    if processes.first():
+        _report(path)
+
+
+def _train(config: Config, path: Path) -> None:
+    """All the work of a process that keeps the run's folder."""
+    parts = build(config)
+    learner = parts.learner()
+    if config.fresh:
+        _move_aside(path)
+    with folder.lock(path):
+        folder.write_config(path, plain(config))
+        if changes := folder.record_session(path, config.seed):
+            _say(folder.describe(changes))
+        with noting() as stopped:
+            iteration, totals, by = _work(config, path, parts, learner, stopped)
+        if by:
+            go_on = shlex.quote(f"resume={path}")
+            _say(
+                f"Stopped after {iteration} of {config.iterations} iterations; all "
+                f"is saved. To go on: python run.py {go_on}"
+            )
+            raise Stopped(by)
+        _finish(config, path, parts, iteration, totals)
+
+
+def _follow(config: Config, path: Path) -> None:
+    """The work of any other: the same updates, without books, validation or films.
+
+    What is collective in `_work` is called here in the same order.
+    """
+    parts = build(config)
+    learner = parts.learner()
+    world = learner.place(parts.world())
+    fresh = learner.init(names.stream(parts.key, "init"))
+    iteration, state = agreed((np.int32(0), fresh))
+    train_key = names.stream(parts.key, "train")
+    events = train(learner, state, world, train_key, int(iteration), config.iterations)
+    by = 0
+    with noting() as stopped:
+        for event, row, _ in _tallied(events, Totals(), 0.0):
+            if row.get("failed"):
+                raise RunError(_failure(path, row))
+            by = processes.highest(stopped())
+            if _saves(config, event.iteration, row, by):
+                whole(event.state)
+            if by:
+                break
+    if by:
+        raise Stopped(by)
 
 
 # --- the work -----------------------------------------------------------------------
@@ -81,17 +119,22 @@ def _work(
     parts: Parts,
     learner: Learner,
     stopped: Callable[[], int],
-) -> tuple[int, Totals]:
-    """Learns and keeps the books; returns how far it came and is saved."""
+) -> tuple[int, Totals, int]:
+    """Learns and keeps the books.
+
+    Returns:
+      How far it came and is saved, and the number of the signal that stopped it, or 0.
+    """
     began = time.monotonic()
     world = learner.place(parts.world())
     iteration, state, totals, best = _restored(path, learner, parts)
+    _, state = agreed((np.int32(iteration), state))
     began -= totals.seconds
     train_key = names.stream(parts.key, "train")
     stop = config.iterations
     events = train(learner, state, world, train_key, iteration, stop)
     saved = iteration, totals
-    unit = AGENTS[config.agent.name].iteration
+    unit, by = AGENTS[config.agent.name].iteration, 0
     with _sinks(path, iteration, stop, unit) as write:
         for event, row, total in _tallied(events, totals, began):
             totals = total
@@ -111,18 +154,24 @@ def _work(
                     _film(path, parts, params, level, name, f"iteration {iteration}")
             elif _due(iteration, config.log_every):
                 write(iteration, row)
-            over = stopped() or iteration == stop
-            sound = not row.get("skipped_in_a_row")
-            if sound and (over or _due(iteration, config.save_every)):
+            by = processes.highest(stopped())
+            if _saves(config, iteration, row, by):
                 meta = {**totals._asdict(), "best": best}
-                where = path / folder.CHECKPOINTS
-                checkpoint.save(where, iteration, event.state, meta, config.keep)
+                where, state = path / folder.CHECKPOINTS, whole(event.state)
+                checkpoint.save(where, iteration, state, meta, config.keep)
                 saved = iteration, totals
                 if best is None:  # until the first validation the newest is the best
                     _write_best(path, iteration, learner.acting(event.state), None)
-            if over:
+            if by:
                 break
-    return saved
+    return *saved, by
+
+
+def _saves(config: Config, iteration: int, row: Row, by: int) -> bool:
+    """Whether this iteration is saved: at every stop too, but for unsound states."""
+    over = by or iteration == config.iterations
+    sound = not row.get("skipped_in_a_row")
+    return bool(sound and (over or _due(iteration, config.save_every)))
 
 
 def _restored(
@@ -134,6 +183,8 @@ def _restored(
     if found is None:
         count = parameter_count(learner.acting(state))
         devices = f"{len(parts.devices)} x {parts.devices[0].device_kind}"
+        if processes.several():
+            devices += f" in each of {jax.process_count()} processes"
         _say(f"A new run in {path}: {count:,} parameters, on {devices}.")
         return 0, state, Totals(), None
     _say(f"Going on from iteration {found.iteration} in {path}.")
