@@ -86,7 +86,7 @@ def positive(
     """
 
     def phi(z):
-        exponent = z @ omega.T - (_half_norm(z) + 0.5 * math.log(len(omega)))
+        exponent = _less(z, omega, _half_norm(z) + 0.5 * math.log(len(omega)))
         return Features(jnp.ones((1, 1), z.dtype), exponent)
 
     return phi(x), phi(y)
@@ -154,9 +154,8 @@ def oprf(
 
     def phi(z):
         shift = _half_norm(z) + 0.5 * math.log(len(omega))
-        return Features(
-            jnp.ones((1, 1), z.dtype), (scale * z) @ omega.T + constant - shift
-        )
+        exponent = _less(scale * z, omega, shift) + constant
+        return Features(jnp.ones((1, 1), z.dtype), exponent)
 
     return phi(x), phi(y)
 
@@ -295,6 +294,17 @@ def _factorials(d: int, order: int) -> np.ndarray:
 
 def _half_norm(z: jax.Array) -> jax.Array:
     return 0.5 * jnp.sum(z * z, axis=1, keepdims=True)
+
+
+def _less(z: jax.Array, omega: Directions, shift: jax.Array) -> jax.Array:
+    """Products z omega^T less a shift f32[L, 1]: f32[L, m].
+
+    As one product: the shift is one more coordinate. Subtracted afterwards, XLA's CPU
+    backend would make what leads to it anew for every direction.
+    """
+    join = np.concatenate if isinstance(omega, np.ndarray) else jnp.concatenate
+    minus = np.full((1, len(omega)), -1, omega.dtype)
+    return jnp.concatenate([z, shift], axis=1) @ join([omega.T, minus])
 
 
 def _both_ways(omega: Directions) -> Directions:

@@ -15,7 +15,7 @@ from iap import (
     linear_scores,
     shifted,
 )
-from iap.attention import centre
+from iap.attention import BLOCK, centre
 from iap.features import REGISTRY
 from tests.iap.matrices import (
     MAPS,
@@ -426,12 +426,31 @@ def test_blocks_hold_features_of_one_block_only_when_compiled():
                 scores_of("positive", True, True, chunk)(*z) ** 2
             )
         )
-        for chunk in (None, 64)
+        for chunk in (8192, 64)
     ]
     plain, blocks = (temporary_bytes(g, queries, keys) for g in gradients)
     # Of 64 features a patch remain some 8 arrays as large as queries.
     assert blocks < 8 * queries.nbytes + 16 * 64 * 64 * 4
     assert plain > 4 * blocks
+
+
+@pytest.mark.parametrize("name", ["relu", "oprf"])
+def test_many_features_are_made_in_blocks_unless_all_are_needed(name):
+    length = 9001  # times 64 features; the last block is shorter
+    arguments = tokens(length=length, scale=0.5)
+    sizes = array_sizes(scores_of(name, True, name == "oprf", None), *arguments)
+    held = max(length * 2 * D, BLOCK)  # queries beside keys, or a block
+    assert max(sizes) <= held if MAPS[name].rowwise else max(sizes) == length * 64
+
+
+def test_blocks_of_many_features_change_no_score():
+    queries, keys = tokens(length=9001, scale=0.5)
+    blocks, whole = (
+        scores_of("positive", True, True, chunk)(queries, keys)
+        for chunk in (None, len(queries))
+    )
+    # Sums of 9001 terms in another order.
+    np.testing.assert_allclose(blocks, whole, rtol=2e-4)
 
 
 @pytest.mark.parametrize("name", ["oprf", "saderf"])
