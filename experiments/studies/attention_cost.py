@@ -7,8 +7,8 @@ backward. Time is the median wall time of a compiled call, memory what XLA sets 
 for it beside arguments and results. What would need more memory than --memory is not
 run, nor what would take longer than --limit a call, as the time at the size before
 predicts it; the memory of both is known nevertheless. Then the whole encoder, from
-bytes to the ten best, in CPU time of all threads, as a population's member runs it:
-weights of its own, a batch of images.
+bytes to the ten best, in CPU time of all threads, as a population is evaluated: one
+member after another, each with weights of its own and an image from each of its worlds.
 
 Prints the table of Long Range Arena's form, everything as ratios within the run, and
 each number that was promised beside what is measured; writes attention_cost.csv and
@@ -214,27 +214,29 @@ class Sight(NamedTuple):
       size: side of the image in pixels.
       window: of patches.
       stride: of patches.
-      batch: images a call.
+      members: of a population, one after another, each with weights of its own.
+      worlds: images of each member, at once.
       promised: microseconds of CPU an image.
     """
 
     size: int
     window: int
     stride: int
-    batch: int
+    members: int
+    worlds: int
     promised: float
 
 
 SIGHTS = (
-    Sight(96, 7, 4, 64, 120),
-    Sight(96, 1, 1, 8, 1_200),
-    Sight(256, 1, 1, 1, 10_000),
+    Sight(96, 7, 4, 16, 4, 120),
+    Sight(96, 1, 1, 4, 4, 1_200),
+    Sight(256, 1, 1, 1, 1, 10_000),
 )
 KERNELS = (Kernel.relu, Kernel.taylor, Kernel.positive)
 
 
 def measure_encoder(sight: Sight, kernel: Kernel, seconds: float) -> Row:
-    """CPU time of projection, scores and choice for each image of a batch."""
+    """CPU time of projection, scores and choice for one image, and memory for it."""
     config = EncoderConfig(
         window=sight.window,
         stride=sight.stride,
@@ -242,23 +244,29 @@ def measure_encoder(sight: Sight, kernel: Kernel, seconds: float) -> Row:
         position=Position.sincos if sight.window == 1 else Position.none,
     )
     rng = np.random.default_rng(0)
-    shape = weights_shape(config, 3)
+    shape = (sight.members, *weights_shape(config, 3))
     weights = jnp.asarray(0.3 * rng.standard_normal(shape), jnp.float32)
-    bias = jnp.zeros(shape[1], jnp.float32)
-    images = rng.integers(0, 256, (sight.batch, sight.size, sight.size, 3), np.uint8)
+    bias = jnp.zeros((sight.members, shape[2]), jnp.float32)
+    shape = (sight.members, sight.worlds, sight.size, sight.size, 3)
+    images = rng.integers(0, 256, shape, np.uint8)
 
-    def look(images, weights, bias):
+    def member(own):
+        images, weights, bias = own
+
         def one(image):
             return encode(config, image, weights, bias).features
 
         return jax.vmap(one)(images)
 
+    def look(*population):
+        return jax.lax.map(member, population)
+
     arguments = (jnp.asarray(images), weights, bias)
     compiled, needed = planned(look, arguments)
     taken, calls = timed(compiled, arguments, seconds, time.process_time)
     patches = ((sight.size - sight.window) // sight.stride + 1) ** 2
-    per_image = taken / sight.batch, needed / sight.batch
-    return Row(kernel.value, "encoder", patches, *per_image, calls)
+    taken /= sight.members * sight.worlds
+    return Row(kernel.value, "encoder", patches, taken, needed / sight.worlds, calls)
 
 
 # --- shown --------------------------------------------------------------------------
