@@ -262,11 +262,17 @@ def shifted(
       b: f32[d], about the mean of keys.
 
     Raises:
-      ValueError: where the feature map does not estimate exp(q . k).
+      ValueError: where the feature map does not estimate exp(q . k); from the map,
+        where queries are longer or shorter than the shifts.
     """
     _check_shift(features)
 
     def apply(x, y):
+        if not a.shape == b.shape == x.shape[1:]:
+            raise ValueError(
+                f"shifts have shapes {a.shape} and {b.shape}; queries {x.shape} need "
+                f"{x.shape[1:]}."
+            )
         y = y - b[None, :]
         query, key = features(x - a[None, :], y)
         return (

@@ -68,9 +68,17 @@ def causal_step(
 
     Returns:
       The next state and f32[n].
+
+    Raises:
+      ValueError: where the token does not fit the state or the features.
     """
     check_rowwise(features, "causal attention")
     query, key, value = as_tokens(query[None], key[None], value[None])
+    if value.shape[1] + 1 != state.sums.shape[1]:
+        raise ValueError(
+            f"value has shape {value.shape[1:]}, but the state is of values of shape "
+            f"({state.sums.shape[1] - 1},); make the two equal."
+        )
     phi, psi = features(query, key)
     top = lax.stop_gradient(jnp.maximum(state.top, psi.exponent.T))
     new = psi.value.T * jnp.exp(psi.exponent.T - top) * _with_one(value)

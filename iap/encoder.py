@@ -270,7 +270,7 @@ def encode(
 
     Raises:
       ValueError: where the image is too small for the window or for top_k patches, or
-        a bias is needed.
+        a bias is needed, or shapes do not fit each other.
     """
     if image.ndim != 3 or weights.shape != weights_shape(config, image.shape[2]):
         raise ValueError(
@@ -279,6 +279,11 @@ def encode(
         )
     if bias is None and config.ranking is Ranking.fixed_filter:
         raise ValueError("bias=None has no queries' bias for ranking=fixed_filter.")
+    if bias is not None and bias.shape != weights.shape[1:]:
+        raise ValueError(
+            f"bias has shape {bias.shape}; weights {weights.shape} need "
+            f"{weights.shape[1:]}, or None."
+        )
     height, width, channels = image.shape
     window, d = config.window, config.depth
     compared = 2 * config.heads * d  # columns of queries and keys
@@ -366,6 +371,11 @@ def _draw(
     logits = sampling.logits(scores, config.temperature)
     if key is not None:
         choice = sampling.sample(logits, config.top_k, key)
+    elif choice.shape != (config.top_k,):
+        raise ValueError(
+            f"choice has shape {choice.shape}; expected ({config.top_k},), top_k "
+            "patches in the order in which they were drawn."
+        )
     return choice, sampling.log_prob(logits, choice)
 
 

@@ -224,6 +224,11 @@ def feature_map(kernel: Kernel, design: Design) -> FeatureMap:
             f"kernel={kernel.value} has no features; use exact_scores, or choose "
             f"one of {', '.join(kernel.value for kernel in REGISTRY)}."
         )
+    for name, least in (("depth", 1), ("seed", 0)):
+        if getattr(design, name) < least:
+            raise ValueError(
+                f"{name}={getattr(design, name)} must be at least {least}."
+            )
     entry = REGISTRY[kernel]
     constants = entry.constants(design)
 

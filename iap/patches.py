@@ -76,11 +76,7 @@ def project(
     Raises:
       ValueError: where the shapes do not fit each other.
     """
-    if image.ndim != 3:
-        raise ValueError(
-            f"image has shape {image.shape}; expected one image [H, W, C] "
-            "(map a batch with jax.vmap)."
-        )
+    check_image(image)
     if weights.ndim != 4 or weights.shape[0] != weights.shape[1]:
         raise ValueError(
             f"weights have shape {weights.shape}; expected [window, window, C, d]."
@@ -91,6 +87,11 @@ def project(
         raise ValueError(
             f"weights expect {inputs} channels, the image has {channels}; "
             "make the two equal."
+        )
+    if bias is not None and bias.shape != weights.shape[3:]:
+        raise ValueError(
+            f"bias has shape {bias.shape}; weights {weights.shape} need "
+            f"{weights.shape[3:]}, or None."
         )
     rows, columns = grid(height, width, window, stride)
     if image.dtype == jnp.uint8:
@@ -115,6 +116,19 @@ def project(
             under = cells[down : down + rows, right : right + columns]
             out = under.reshape(rows * columns, -1) @ kernel[down, right] + out
     return out
+
+
+def check_image(image: jax.Array) -> None:
+    """Refuse what is not one image.
+
+    Raises:
+      ValueError: where the rank is not 3.
+    """
+    if image.ndim != 3:
+        raise ValueError(
+            f"image has shape {image.shape}; expected one image [H, W, C] "
+            "(map a batch with jax.vmap)."
+        )
 
 
 def _cells(

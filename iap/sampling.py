@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from iap.selection import check_count
+
 LEAST = 1e-30  # of a score, above float32's smallest normal number
 
 
@@ -32,7 +34,11 @@ def sample(logits: jax.Array, k: int, key: jax.Array) -> jax.Array:
 
     Returns:
       i32[k], in the order in which they were drawn.
+
+    Raises:
+      ValueError: where k is not between 1 and L.
     """
+    check_count(logits, k)
     noise = jax.random.gumbel(key, logits.shape, logits.dtype)
     return lax.top_k(lax.stop_gradient(logits) + noise, k)[1]
 

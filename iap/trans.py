@@ -18,7 +18,7 @@ from iap.directions import Projection
 from iap.encoder import Attention, Encoding, Position, join, positions
 from iap.exact import exact_attention, exact_scores
 from iap.features import Design, FeatureMap, Kernel, feature_map
-from iap.patches import centres, grid, project
+from iap.patches import centres, check_image, grid, project
 from iap.selection import Order, select
 
 SIDE, STEP = 3, 2  # of the windows of tokens that Tokens-to-Token joins
@@ -150,9 +150,10 @@ class TransEncoder(hk.Module):
           vector: f32[n], or None.
 
         Raises:
-          ValueError: where the image is too small for the settings.
+          ValueError: where the image is too small for the settings, or none.
         """
         config = self.config
+        check_image(image)
         height, width, _ = image.shape
         shape = grid(height, width, config.window, config.stride)
         centre = centres(height, width, config.window, config.stride)

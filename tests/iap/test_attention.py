@@ -226,15 +226,16 @@ def test_permuting_patches_permutes_what_they_get(name):
 @pytest.mark.parametrize(("name", "normalised", "centred"), sample(POSITIVE))
 def test_float32_from_tiny_weights_to_large_logits(name, normalised, centred):
     score = scores_of(name, normalised, centred)
-    for scale in (1e-20, 2.0, 30.0):
+    for scale, sign in ((1e-20, 1), (2.0, 1), (2.0, -1), (30.0, 1)):
         queries, keys = tokens(scale=scale)
+        keys = sign * keys  # the largest logits are positive, or negative
         scores = np.asarray(score(queries, keys))
         assert np.all(np.isfinite(scores))
         assert np.all(scores >= 0)
         # Taylor's terms of magnitude (|q| |k|)^N partly cancel within a row's sum.
         np.testing.assert_allclose(scores.sum(), len(queries), rtol=1e-3)
         if scale == 2.0:
-            assert 60 < float(jnp.max(jnp.abs(queries @ keys.T))) < 100
+            assert 60 < float(jnp.max(sign * (queries @ keys.T))) < 100
             expected = explicit_scores(queries, keys, name, normalised, centred)
             # Exponents of up to 100 leave 100 * 2^-24 = 6e-6 as relative error of an
             # exp, and each score depends on several; far below the mean it may
@@ -483,6 +484,12 @@ def test_refusals(queries, keys, value, message):
         linear_attention(
             jnp.zeros(queries), jnp.zeros(keys), jnp.zeros(value), MAPS["relu"]
         )
+
+
+def test_refuses_shifts_of_another_length():
+    features = shifted(MAPS["positive"], np.zeros(3), np.zeros(D))
+    with pytest.raises(ValueError, match=r"shapes \(3,\) and \(4,\); .* need \(4,\)"):
+        linear_scores(*tokens(), features)
 
 
 def test_refuses_whole_numbers():

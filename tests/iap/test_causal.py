@@ -298,3 +298,5 @@ def test_refusals():
     state = causal_start(MAPS["relu"], D, 3)
     with pytest.raises(ValueError, match=r"keys have shape \(1, 3, 4\)"):
         causal_step(state, jnp.zeros(D), jnp.zeros((3, D)), jnp.zeros(3), MAPS["relu"])
+    with pytest.raises(ValueError, match=r"value has shape \(2,\), but .* \(3,\)"):
+        causal_step(state, jnp.zeros(D), jnp.zeros(D), jnp.zeros(2), MAPS["relu"])

@@ -291,6 +291,17 @@ def test_refuses_a_batch_and_foreign_weights():
         encode(config, jnp.asarray(IMAGE)[None], weights, bias)
     with pytest.raises(ValueError, match=r"weights \(47, 8\) do not fit"):
         encode(config, jnp.asarray(IMAGE), weights[1:], bias)
+    with pytest.raises(ValueError, match=r"bias has shape \(7,\); .* need \(8,\), or"):
+        encode(config, jnp.asarray(IMAGE), weights, bias[1:])
+
+
+def test_refuses_draws_that_do_not_fit():
+    config = EncoderConfig(temperature=1.0, top_k=64)
+    arguments = (config, jnp.asarray(IMAGE), *draw(config))
+    with pytest.raises(ValueError, match=r"top_k=64 must be between 1 and .* 63"):
+        encode(*arguments, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"choice has shape \(3,\); expected \(64,\)"):
+        encode(*arguments, choice=jnp.arange(3))
 
 
 def test_centring_follows_the_kernel():
@@ -421,3 +432,58 @@ def test_gradients_reach_all_that_is_weighted(kind):
     assert np.isfinite(weights).all()
     # Queries, keys and contents alike.
     assert (np.abs(weights).sum(axis=0) > 0).all()
+
+
+# --- several images, low precision, what is no number -------------------------------
+
+
+def test_images_at_once_are_channels_of_one():
+    """Weights of 0 for the second camera leave what the first alone would give."""
+    config = EncoderConfig(kernel=Kernel.taylor)
+    weights, bias = draw(config)
+    both = np.concatenate([IMAGE, IMAGE[::-1, ::-1]], axis=2)
+    first = jnp.asarray(weights).reshape(4, 4, 3, 8)
+    blind = jnp.concatenate([first, jnp.zeros_like(first)], axis=2).reshape(-1, 8)
+    seeing = jnp.concatenate([first, first], axis=2).reshape(-1, 8)
+    assert blind.shape == weights_shape(config, 6)
+    alone = jitted(config, IMAGE, weights, bias)
+    # Sums of twice as many terms, half of them 0.
+    same = jitted(config, both, blind, bias).attention
+    np.testing.assert_allclose(same.scores, alone.attention.scores, rtol=1e-4)
+    other = jitted(config, both, seeing, bias).attention
+    assert np.abs(other.scores - alone.attention.scores).max() > 0.1
+
+
+def test_weights_in_bfloat16_count_as_the_same_in_float32():
+    config = EncoderConfig(kernel=Kernel.taylor, content=True, position=Position.concat)
+    low = [z.astype(jnp.bfloat16) for z in draw(config)]
+    full = [z.astype(jnp.float32) for z in low]
+    with jax.numpy_dtype_promotion("standard"):  # JAX's own; the tests' is strict
+        found, expected = (jitted(config, IMAGE, *z) for z in (low, full))
+        with pytest.raises(ValueError, match="image has dtype bfloat16; expected uint"):
+            encode(config, jnp.asarray(IMAGE, jnp.bfloat16), *low)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype != jnp.bfloat16
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_no_number_is_seen_in_all_scores_and_found_by_jax():
+    config = EncoderConfig(kernel=Kernel.taylor, content=True, weighted=True)
+    arguments = draw(config)
+    image = IMAGE / np.float32(255)
+    broken = {what: image.copy() for what in (np.nan, np.inf)}
+    for what, other in broken.items():
+        other[3, 5, 0] = what
+        scores = jitted(config, other, *arguments).attention.scores
+        assert np.isnan(scores).all()
+
+    def total(parameters, image):
+        features = encode(config, image, *parameters).features
+        return jnp.sum(features**2), features
+
+    look = jax.jit(jax.grad(total, has_aux=True))
+    with jax.debug_nans(True):
+        for leaf in jax.tree.leaves(look(arguments, image)):
+            assert np.isfinite(leaf).all()  # and no false alarm
+        with pytest.raises(FloatingPointError, match="nan"):
+            look(arguments, broken[np.nan])

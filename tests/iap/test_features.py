@@ -187,6 +187,8 @@ def test_the_encoder_hands_its_settings_on():
     ("kernel", "changes", "message"),
     [
         (Kernel.positive, {"features": 0}, "features=0 must be at least 1"),
+        (Kernel.taylor, {"depth": 0}, "depth=0 must be at least 1"),
+        (Kernel.positive, {"seed": -1}, "seed=-1 must be at least 0"),
         (Kernel.relu, {"features": -3}, "features=-3 must be at least 1"),
         (Kernel.angular, {"signs": 0}, "signs=0 must be at least 1"),
         (Kernel.positive, {"projection": Projection.none}, "projection=none goes with"),

@@ -146,3 +146,9 @@ def test_centres_of_attention_agent():
 def test_refusals(image, weights, stride, message):
     with pytest.raises(ValueError, match=message):
         project(jnp.zeros(*image), jnp.zeros(weights), None, stride)
+
+
+def test_refuses_a_bias_that_does_not_fit():
+    image, weights = jnp.zeros((8, 8, 3), jnp.uint8), jnp.zeros((4, 4, 3, 2))
+    with pytest.raises(ValueError, match=r"bias has shape \(3,\); .* need \(2,\)"):
+        project(image, weights, jnp.zeros(3), 4)

@@ -89,3 +89,9 @@ def test_temperature_divides_log_scores(temperature):
     np.testing.assert_allclose(
         sampling.logits(scores, temperature), np.log(scores) / temperature, rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("k", [0, 6])
+def test_refuses_k_out_of_range(k):
+    with pytest.raises(ValueError, match=f"top_k={k} must be between 1 and .* 5"):
+        sampling.sample(jnp.zeros(5), k, jax.random.key(0))

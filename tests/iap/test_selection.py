@@ -35,6 +35,11 @@ def test_refuses_k_out_of_range(k):
         select(jnp.zeros(20), k)
 
 
+def test_refuses_scores_of_several_images():
+    with pytest.raises(ValueError, match=r"shape \(3, 20\); expected \[L\]"):
+        select(jnp.zeros((3, 20)), 2)
+
+
 def test_mask_keeps_exactly_k_tokens_where_they_are():
     rng = np.random.default_rng(2)
     scores = rng.integers(0, 3, 50).astype(np.float32)  # many ties at the k-th place
@@ -60,3 +65,8 @@ def test_mask_drops_what_is_no_number():
 def test_mask_refuses_k_out_of_range():
     with pytest.raises(ValueError, match=r"top_k=21 must be between 1 and .* 20"):
         mask(jnp.zeros((20, 4)), jnp.zeros(20), 21)
+
+
+def test_mask_needs_a_score_for_each_token():
+    with pytest.raises(ValueError, match=r"tokens \(20, 4\) and scores \(21,\) differ"):
+        mask(jnp.zeros((20, 4)), jnp.zeros(21), 2)

@@ -199,6 +199,12 @@ def test_refuses_to_restructure_too_few_tokens():
         jax.eval_shape(network.init, jax.random.key(0), jnp.asarray(IMAGE))
 
 
+def test_refuses_what_is_no_image():
+    flat = jax.ShapeDtypeStruct((32, 40), jnp.uint8)
+    with pytest.raises(ValueError, match=r"image has shape \(32, 40\); expected one"):
+        jax.eval_shape(transform(SMALL).init, jax.random.key(0), flat)
+
+
 def test_random_features_come_from_the_seed():
     features = []
     for seed in (0, 0, 1):
