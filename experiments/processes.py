@@ -107,8 +107,10 @@ def kept() -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if not several():
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        # A connection that breaks in a gather is a ValueError that names Gloo.
+        lost = not isinstance(error, ValueError) or "gloo" in str(error).lower()
+        if not (several() and lost):
             raise
         raise RunError(
             f"the processes lost each other ({_first_line(error)}); end those that "
