@@ -225,7 +225,7 @@ def test_every_task_with_bounds_can_be_played():
 
 
 @pytest.mark.slow
-def test_it_is_learned_in_evaluated_and_filmed(tmp_path):
+def test_it_is_learned_in_evaluated_and_filmed(tmp_path, capsys):
     quick = (
         *("agent.population=2", "agent.episodes=1", "controller=mlp", "iterations=1"),
         *("encoder.window=12", "encoder.stride=12", "encoder.top_k=3", "env.size=24"),
@@ -244,6 +244,18 @@ def test_it_is_learned_in_evaluated_and_filmed(tmp_path):
         scored = json.loads((run / "evaluation-2000-3.json").read_text())
         returns.append(scored["returns"])
     assert returns[0] == returns[1] and len(set(returns[0].values())) == 3
+    hard = ("env.difficulty=hard", "episodes=3")
+    assert main(["mode=evaluate", f"run={run}", "env.variant=all", *hard]) == 0
+    table = json.loads((run / "variants-hard-static-2000-3.json").read_text())
+    scores = table["variants"]
+    assert [*scores] == [*registry.REGISTRY["dm_control"].variants]
+    assert scores["original"]["returns"] == returns[0]
+    assert {score["manner"] for score in scores.values()} == {"", "hard static"}
+    assert main(["mode=evaluate", f"run={run}", "env.variant=color", *hard]) == 0
+    alone = json.loads((run / "evaluation-color-hard-static-2000-3.json").read_text())
+    assert alone["returns"] == scores["color"]["returns"]
+    told = capsys.readouterr().out
+    assert "on 3 tracks (2000 to 2002), variant color hard static, action" in told
     arguments = ("mode=record", f"run={run}", "episodes=1", "height=240")
     assert main(list(arguments)) == 0
     assert (run / "videos" / "track-2000.mp4").stat().st_size > 1000
