@@ -17,3 +17,12 @@ def at_least(config: Any, **least: int) -> None:
         value = getattr(config, name)
         if value < bound:
             raise ValueError(f"env.{name} is {value}; it must be at least {bound}")
+
+
+def within(config: Any, *, time_limit: int) -> None:
+    """Raises ValueError for a time limit beyond the game's own."""
+    if config.time_limit > time_limit:
+        raise ValueError(
+            f"env.time_limit is {config.time_limit}; it must be at most {time_limit}, "
+            "after which the game itself ends, or 0 for that"
+        )

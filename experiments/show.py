@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from experiments.folder import RunError
 
 NAMED = ("name", "id", "domain", "task", "variant", "tracks")
 """Settings of a world that its files' names have anyway, or that change no score."""
+LONGEST = 150
+"""Characters of a file's name; of what is longer a hash stands for the rest."""
 
 
 def evaluate_run(config: Config) -> None:
@@ -139,11 +142,15 @@ def _name(config: Config, path: Path, rest: str) -> str:
     parts = [rest] if variant in (ORIGINAL, ALL) else [variant, rest]
     if world != registry.title(trained):
         parts.insert(0, world)
+    usual = type(config.env)()  # for what the trained world does not know
     for field in dataclasses.fields(config.env):
         name, value = field.name, getattr(config.env, field.name)
-        if name not in NAMED and value != getattr(trained, name, value):
+        if name not in NAMED and value != getattr(trained, name, getattr(usual, name)):
             parts.append(f"{name}={value.value if isinstance(value, Enum) else value}")
-    return re.sub(r"[^\w.=+-]+", "-", "-".join(parts))
+    named = re.sub(r"[^\w.=+-]+", "-", "-".join(parts))
+    if len(named) <= LONGEST:
+        return named
+    return f"{named[:LONGEST]}-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
 
 
 def _opened(config: Config) -> tuple[Path, Parts, checkpoint.Checkpoint]:

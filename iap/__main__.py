@@ -188,11 +188,10 @@ def _run(arguments: argparse.Namespace) -> str:
         )
     for (row, column), more in zip(centre, times, strict=True):
         lines.append(f"{row:.0f} {column:.0f}  {more:.3g}")
-    alike = (scores >= times[-1] * scores.mean() * (1 - ALIKE)).sum() - len(index)
+    last = times[-1] * scores.mean()
+    alike = (scores >= last - ALIKE * abs(last)).sum() - len(index)
     if alike > 0:
-        lines.append(
-            f"{alike} more of the patches have as much attention as the last of these."
-        )
+        lines.append(f"With as much attention as the last of these: {alike} more.")
     return "\n".join(lines)
 
 

@@ -51,8 +51,9 @@ def linear_scores(
       centred: estimate exp(q . k) around the means of queries and keys; valid for
         feature maps that estimate exp(q . k), whose variance it collapses.
       chunk: patches whose features are held at once, so that memory is O(L + chunk M),
-        forwards and backwards; None for all up to half a million features, and
-        beyond for as many as a CPU's cache holds.
+        forwards and backwards; None for all, or on a CPU beyond half a million
+        features for as many as its cache holds. Feature maps that have to see all
+        tokens at once (`FeatureMap.rowwise` is false) are never cut.
 
     Returns:
       f32[L].
@@ -93,11 +94,13 @@ def linear_scores(
 def _cached(features: FeatureMap, tokens: jax.Array) -> int | None:
     """Rows whose features a CPU's cache holds, in blocks of one size; None for all.
 
+    A device that wants much work at once is given all.
+
     2 MB of features and more leave the cache, and memory that is new in every call has
     to be mapped: blocks of 256 KB took a half to a third of the time. Up to there they
     gain nothing, and backwards lose by making features twice.
     """
-    if not features.rowwise:
+    if not features.rowwise or jax.default_backend() != "cpu":
         return None
     token = jax.ShapeDtypeStruct((1, tokens.shape[1]), tokens.dtype)
     key = jax.eval_shape(features.apply, token, token)[1]

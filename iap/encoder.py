@@ -103,7 +103,8 @@ class EncoderConfig:
       temperature: above 0, patches are drawn in training, with log score / temperature
         as logits, and a policy gradient learns from the draws' log-probability; 0
         takes the best, as a policy's mode always does.
-      seed: names the draw of the random features, made once and shared by all.
+      seed: names the draw of the random features, or of ranking=random's patches, made
+        once and shared by all.
     """
 
     kind: Kind = Kind.rank

@@ -374,8 +374,8 @@ class CarRacingVector(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndar
                     f"{len(seed)} seeds were given for {self.num_envs} worlds; give "
                     "one a world, or one for all"
                 )
-            for one in seed[1:]:
-                np_random(one)  # Gymnasium's check
+            for one in seed:
+                np_random(-1 if one is None else one)  # Gymnasium's check
             super().reset(seed=seed[0])
             return list(seed)
         super().reset(seed=seed)

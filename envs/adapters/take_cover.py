@@ -10,9 +10,8 @@ import numpy as np
 
 from envs.adapters.gymnasium import seen
 from envs.adapters.host_simulator import Facts, Refused, Simulator
+from envs.adapters.take_cover_settings import TICS
 
-TICS = 2100
-"""After so many the episode is truncated, as in AttentionAgent; the game has no end."""
 FPS = 35
 THRESHOLD = 1 / 3
 """A steering beyond it to either side moves, between them the player stands."""

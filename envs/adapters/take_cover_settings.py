@@ -4,7 +4,10 @@ import functools
 from dataclasses import dataclass
 
 from envs.adapters.host_simulator import Maker
-from envs.settings import Color, at_least
+from envs.settings import Color, at_least, within
+
+TICS = 2100
+"""After so many an episode is truncated, as in AttentionAgent; the game has no end."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class TakeCoverConfig:
 
     def __post_init__(self):
         at_least(self, size=1, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
+        within(self, time_limit=TICS)
 
 
 def maker(config: TakeCoverConfig) -> Maker:

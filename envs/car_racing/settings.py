@@ -8,7 +8,7 @@ from typing import Any
 
 from envs.adapters.host_simulator import Maker
 from envs.core import Environment
-from envs.settings import Color, at_least
+from envs.settings import Color, at_least, within
 from envs.variants import ALL, ORIGINAL, in_order, worn
 
 
@@ -59,11 +59,7 @@ class _CarRacing:
 
     def __post_init__(self):
         at_least(self, size=1, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
-        if self.time_limit > GAME_FRAMES:
-            raise ValueError(
-                f"env.time_limit is {self.time_limit}; it must be at most "
-                f"{GAME_FRAMES}, after which the game itself ends, or 0 for that"
-            )
+        within(self, time_limit=GAME_FRAMES)
         if not 0 < self.lap_complete_percent <= 1:
             raise ValueError(
                 f"env.lap_complete_percent is {self.lap_complete_percent}; it must be "

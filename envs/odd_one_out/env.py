@@ -14,14 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.core import Box, Environment, Outcome, Spec
+from envs.odd_one_out.settings import SCENES
 
 CELLS = 8
 """Cells along a side."""
 FIELD = 2
 """Side of a field in pixels; a cell is 2x2 fields, a colour and its complement."""
 SIZE = CELLS * 2 * FIELD
-STEPS = 16
-"""Scenes of an episode."""
 FPS = 2
 GREY = 128
 SATURATION = 120.0
@@ -85,7 +84,7 @@ def make(levels: Sequence[int]) -> Environment:
     spec = Spec(
         observation=Box((SIZE, SIZE, 3), (0.0,), (255.0,), "uint8"),
         action=Box((2,), (-1.0,), (1.0,)),
-        max_steps=STEPS,
+        max_steps=SCENES,
         fps=FPS,
     )
 
@@ -104,7 +103,7 @@ def make(levels: Sequence[int]) -> Environment:
         return moved, Outcome(
             reward=jnp.clip(1 - beyond, 0.0, 1.0),
             terminated=jnp.bool_(False),
-            truncated=moved.step >= STEPS,
+            truncated=moved.step >= SCENES,
             metrics={"found": (beyond <= 0).astype(jnp.float32)},
         )
 

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from envs.core import Environment
-from envs.settings import at_least
+from envs.settings import at_least, within
+
+SCENES = 16
+"""Of an episode."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class OddOneOutConfig:
 
     def __post_init__(self):
         at_least(self, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
+        within(self, time_limit=SCENES)
 
 
 def world(config: OddOneOutConfig, levels: Sequence[int]) -> Environment:

@@ -188,12 +188,17 @@ def compare(study: Arms, doc: str, argv: Sequence[str] | None = None) -> None:
         help=f"generations between validations (default: {study.every})",
     )
     add("--quick", action="store_true", help="see that all works")
-    add("--root", type=Path, default=Path("runs", study.name), help="of all its files")
+    root = Path("runs", study.name)
+    add(
+        "--root", type=Path, help=f"of all its files (default: {root}, or {root}-quick)"
+    )
     add("settings", nargs="*", help="KEY=VALUE, as of run.py")
     given = parser.parse_args(argv)
     seeds, generations, every = given.seeds, given.generations, given.every
     if given.quick:
         seeds, generations, every = 1, 2, 1
+        root = Path(f"{root}-quick")
+    root = given.root or root
     if min(seeds, generations, every) < 1 or generations % every:
         parser.error(
             f"--seeds {seeds}, --generations {generations} and --every {every} must be "
@@ -201,7 +206,7 @@ def compare(study: Arms, doc: str, argv: Sequence[str] | None = None) -> None:
         )
     settings = [
         *(*study.settings, *(study.quick if given.quick else ())),
-        *(f"root={given.root}", "film_every=0", f"log_every={every}"),
+        *(f"root={root}", "film_every=0", f"log_every={every}"),
         *(f"evaluate_every={every}", f"iterations={generations}", *given.settings),
     ]
     results = []
@@ -211,7 +216,7 @@ def compare(study: Arms, doc: str, argv: Sequence[str] | None = None) -> None:
             # An earlier command may have trained it for longer.
             rows = [row for row in result.rows if row[STEP] <= generations]
             results.append(result._replace(rows=rows))
-        report(study.name, given.root, results)
+        report(study.name, root, results)
 
 
 def report(name: str, root: Path, results: Sequence[Trained]) -> None:

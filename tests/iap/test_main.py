@@ -61,12 +61,12 @@ def test_patches_that_tie_with_the_last_are_told(tmp_path, capsys):
     flat = np.full((12, 12, 3), 90, np.uint8)
     cv2.imwrite(str(path), flat)
     assert main([str(path), "--k=2", "--heads=2"]) == 0
-    last = "7 more of the patches have as much attention as the last of these.\n"
+    last = "With as much attention as the last of these: 7 more.\n"
     assert capsys.readouterr().out.endswith(last)
     flat[0, 0], flat[4, 4] = 0, 255
     cv2.imwrite(str(path), flat)
     assert main([str(path), "--k=1"]) == 0
-    assert "more of the patches" not in capsys.readouterr().out
+    assert "as the last of these" not in capsys.readouterr().out
 
 
 def test_grey_pictures_and_pictures_with_alpha_are_read_in_colour(tmp_path, capsys):

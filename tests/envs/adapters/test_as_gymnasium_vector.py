@@ -224,7 +224,7 @@ def test_every_world_may_have_a_seed_of_its_own():
     )
     with pytest.raises(ValueError, match="2 seeds were given for 3 worlds"):
         envs.reset(seed=[0, 1])
-    for seeds in ([0, 1, -1], [-1, 0, 1]):
+    for seeds in ([0, 1, -1], [-1, 0, 1], [0, None, 1]):
         with pytest.raises(gymnasium.error.Error, match="actual value: -1"):
             envs.reset(seed=seeds)
 

@@ -246,13 +246,14 @@ def test_it_is_learned_in_evaluated_and_filmed(tmp_path, capsys):
     assert returns[0] == returns[1] and len(set(returns[0].values())) == 3
     hard = ("env.difficulty=hard", "episodes=3")
     assert main(["mode=evaluate", f"run={run}", "env.variant=all", *hard]) == 0
-    table = json.loads((run / "variants-hard-static-2000-3.json").read_text())
+    table = json.loads((run / "variants-2000-3-difficulty=hard.json").read_text())
     scores = table["variants"]
     assert [*scores] == [*registry.REGISTRY["dm_control"].variants]
     assert scores["original"]["returns"] == returns[0]
     assert {score["manner"] for score in scores.values()} == {"", "hard static"}
     assert main(["mode=evaluate", f"run={run}", "env.variant=color", *hard]) == 0
-    alone = json.loads((run / "evaluation-color-hard-static-2000-3.json").read_text())
+    file = run / "evaluation-color-2000-3-difficulty=hard.json"
+    alone = json.loads(file.read_text())
     assert alone["returns"] == scores["color"]["returns"]
     told = capsys.readouterr().out
     assert "on 3 tracks (2000 to 2002), variant color hard static, action" in told

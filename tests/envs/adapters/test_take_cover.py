@@ -14,6 +14,8 @@ from experiments.main import main
 
 STAND = np.zeros(1, np.float32)
 
+pytest.importorskip("vizdoom")
+
 
 @pytest.fixture(scope="module")
 def game():
