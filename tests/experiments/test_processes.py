@@ -126,7 +126,7 @@ def test_two_processes_learn_as_one_does(agent, tmp_path):
 @pytest.mark.parametrize("told", [0, 1])
 def test_a_signal_to_one_process_stops_both(told, tmp_path):
     started = start_two(tmp_path, *ES, "iterations=100000")
-    for line in started[0].stdout:
+    for line in started[0].stdout or ():
         if line.startswith("generation 3/"):
             started[told].send_signal(signal.SIGTERM)
             break
@@ -139,7 +139,7 @@ def test_a_signal_to_one_process_stops_both(told, tmp_path):
 @pytest.mark.slow
 def test_when_a_process_is_lost_the_other_says_so(tmp_path):
     started = start_two(tmp_path, *PPO, "iterations=100000", "save_every=1")
-    for line in started[0].stdout:
+    for line in started[0].stdout or ():
         if line.startswith("iteration 3/"):
             started[1].kill()
             break
