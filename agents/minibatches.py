@@ -17,7 +17,10 @@ from agents import keys as names
 from agents.core import Carry, Params, Policy
 
 BLOCK = 32
-"""At most this many samples of a gradient at once; anything from 4 to 64 was alike."""
+"""The most samples of a gradient at once; anything from 4 to 64 was alike."""
+
+FEWEST = 4
+"""Where no block of at least so many divides a minibatch, it is not cut."""
 
 
 class Batch(NamedTuple):
@@ -157,7 +160,8 @@ def _at_once(loss: Callable, params: Params, batch: Batch, carry: Carry):
 def _blockwise(loss: Callable, params: Params, batch: Batch, carry: Carry):
     """The mean of the gradients of equally large blocks of samples."""
     samples = batch.value.size
-    block = max(n for n in range(1, BLOCK + 1) if samples % n == 0)
+    sizes = (n for n in range(FEWEST, BLOCK + 1) if samples % n == 0)
+    block = max(sizes, default=samples)
 
     def add(sums, part):
         return jax.tree.map(jnp.add, sums, _at_once(loss, params, part, carry)), None

@@ -24,6 +24,9 @@ NUMBER = "JAX_PROCESS_ID"
 NAMES = (ADDRESS, COUNT, NUMBER)
 """The environment of each process where no launcher that JAX knows started it."""
 
+OWN = "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"
+"""What JAX's errors begin with where the fault is this process's own."""
+
 CURE = (
     f"set {ADDRESS}=host:port of process 0, {COUNT} and {NUMBER} for each process, or "
     "start them by a launcher that JAX knows (Slurm, Open MPI, Kubernetes)"
@@ -36,7 +39,7 @@ def join() -> None:
     Raises:
       RunError: the environment does not say how, or the others cannot be reached.
     """
-    if several():
+    if jax.distributed.is_initialized():
         return
     found = {name: os.environ[name] for name in NAMES if name in os.environ}
     given: dict[str, Any] = {}
@@ -87,7 +90,7 @@ def check_same(config: Config) -> None:
     """
     if not several():
         return
-    together = "iterations", "save_every", "fresh"
+    together = "iterations", "save_every", "fresh", "devices"
     settings = {name: getattr(config, name) for name in together}
     number = np.uint32(int(identity({**identified(config), **settings}), 16))
     all_ = multihost_utils.process_allgather(number)
@@ -108,8 +111,11 @@ def kept() -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        # A connection that breaks in a gather is a ValueError that names Gloo.
-        lost = not isinstance(error, ValueError) or "gloo" in str(error).lower()
+        if isinstance(error, ValueError):
+            # A connection that breaks in a gather is one that names Gloo.
+            lost = "gloo" in str(error).lower()
+        else:
+            lost = not str(error).startswith(OWN)
         if not (several() and lost):
             raise
         raise RunError(

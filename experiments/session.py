@@ -76,6 +76,7 @@ def _train(config: Config, path: Path) -> None:
             iteration, totals, by = _work(config, path, parts, learner, stopped)
         if by:
             go_on = shlex.quote(f"resume={path}")
+            go_on += " distributed=true" if processes.several() else ""
             _say(
                 f"Stopped after {iteration} of {config.iterations} iterations; all "
                 f"is saved. To go on: python run.py {go_on}"
@@ -106,6 +107,7 @@ def _follow(config: Config, path: Path) -> None:
                 whole(event.state)
             if by:
                 break
+        by = by or processes.highest(stopped())
     if by:
         raise Stopped(by)
 
@@ -164,7 +166,8 @@ def _work(
                     _write_best(path, iteration, learner.acting(event.state), None)
             if by:
                 break
-    return *saved, by
+    # A signal may have come after the last iteration, or where none was left to do.
+    return *saved, by or processes.highest(stopped())
 
 
 def _saves(config: Config, iteration: int, row: Row, by: int) -> bool:

@@ -43,6 +43,8 @@ class Worker:
         )
         with _without_interrupts():
             self._process.start()
+        assert self._process.pid is not None, "it has been started"
+        self._pid = self._process.pid  # its group's too, once it has founded one
         theirs.close()
         self.deadline = time.monotonic() + timeout
         self._choice = False
@@ -67,7 +69,7 @@ class Worker:
         with tempfile.TemporaryFile(dir=where) as file, _or_lost():
             file.truncate(size)
             memory = mmap.mmap(file.fileno(), size)
-            reduction.send_handle(self.pipe, file.fileno(), self._process.pid)
+            reduction.send_handle(self.pipe, file.fileno(), self._pid)
         self._picture = np.frombuffer(memory, np.uint8).reshape(facts.picture)
         self._choice = facts.choices > 0
         return facts
@@ -103,7 +105,7 @@ class Worker:
         self.hang_up()
         self._process.join(patience)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid or 0, signal.SIGKILL)
+            os.killpg(self._pid, signal.SIGKILL)
         if self._process.exitcode is None:
             self._process.kill()  # it may have had no time to found its group
             self._process.join()

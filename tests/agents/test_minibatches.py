@@ -152,3 +152,23 @@ def test_blocks_give_the_gradient_of_the_whole_minibatch(core, monkeypatch):
         expected,
         found,
     )
+
+
+@pytest.mark.parametrize(
+    ("samples", "block"), [(96, 32), (35, 7), (34, 17), (62, 31), (127, 127), (3, 3)]
+)
+def test_no_block_is_tiny(samples, block):
+    """A minibatch that only tiny blocks divide is not cut."""
+    values = jnp.arange(samples, dtype=jnp.float32)[:, None]
+    batch = Batch(**dict.fromkeys(Batch._fields, values))
+    sizes = []
+
+    def loss(scale, batch, carry):
+        sizes.append(batch.value.size)
+        return scale * jnp.mean(batch.value), ()
+
+    split = minibatches.split(actor(Core.mlp), PARTS, in_blocks=True)
+    gradient, _ = split.gradient(loss, jnp.float32(1), batch, ())
+    assert {*sizes} == {block}
+    # A mean of means in float32.
+    np.testing.assert_allclose(gradient, (samples - 1) / 2, rtol=1e-6)

@@ -187,6 +187,43 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(run, monkeypatch, number):
     assert_same_run(next(Path("straight").iterdir()), path)
 
 
+@pytest.mark.parametrize("during", ["newest", "save"])
+def test_a_signal_outside_the_iterations_stops_too(run, monkeypatch, during):
+    """While a run that only lacks its scores is restored, or its last state saved."""
+    if during == "newest":
+        assert run("iterations=2")[0] == 0
+        (only_run() / folder.SUMMARY).unlink()
+    work = getattr(checkpoint, during)
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return work(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, during, interrupted)
+        status, out, _ = run("iterations=2")
+    assert status == 128 + signal.SIGINT
+    assert "Stopped after 2 of 2 iterations" in out
+    assert not (only_run() / folder.SUMMARY).exists()
+    assert run("iterations=2")[0] == 0
+    assert (only_run() / folder.SUMMARY).exists()
+
+
+def test_a_process_that_follows_stops_after_the_last_iteration_too(run, monkeypatch):
+    """As the one that it follows, and without a word or a folder."""
+    work = session.whole
+
+    def interrupted(state):
+        os.kill(os.getpid(), signal.SIGINT)
+        return work(state)
+
+    monkeypatch.setattr(session, "whole", interrupted)
+    monkeypatch.setattr(session.processes, "first", lambda: False)
+    status, out, _ = run("iterations=2")
+    assert (status, out) == (128 + signal.SIGINT, "")
+    assert not Path("runs").exists()
+
+
 def test_a_second_signal_stops_at_once(run, monkeypatch):
     interrupt_at(monkeypatch, "climb", 2, signal.SIGINT, signal.SIGINT)
     status, _, err = run("iterations=6")

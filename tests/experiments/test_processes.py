@@ -1,6 +1,8 @@
 """One run trained by two processes, as the command line starts them."""
 
+import dataclasses
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -132,7 +134,8 @@ def test_a_signal_to_one_process_stops_both(told, tmp_path):
             break
     first, second = ended(*started)
     assert first[0] == second[0] == 128 + signal.SIGTERM, first[2] + second[2]
-    assert "all is saved" in first[1] and "resume=" in first[1]
+    assert "all is saved" in first[1]
+    assert re.search(r"run\.py resume=\S+ distributed=true$", first[1], re.MULTILINE)
     assert kept(tmp_path)[0][-1]["iteration"] >= 3
 
 
@@ -214,3 +217,53 @@ def test_alone_a_process_is_the_first():
     assert processes.first() and not processes.several()
     assert processes.highest(15) == 15
     processes.check_same(Config())
+
+
+def test_one_process_joins_once(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax.distributed, "initialize", None)
+    processes.join()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"iterations": 7},
+        {"save_every": 7},
+        {"fresh": True},
+        {"devices": 1},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_all_are_started_alike(other, monkeypatch):
+    """Of what concerns them all; how a process says it is its own."""
+    said = []
+
+    def gather(number):
+        said.append(number)
+        return np.array(said)
+
+    monkeypatch.setattr(processes, "several", lambda: True)
+    monkeypatch.setattr(processes.multihost_utils, "process_allgather", gather)
+    processes.check_same(Config())
+    processes.check_same(Config(height=100))
+    with pytest.raises(RunError, match="process 2 was started with other settings"):
+        processes.check_same(dataclasses.replace(Config(), **other))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "lost"),
+    [
+        ("UNAVAILABLE: connection reset by peer.", True),
+        ("INTERNAL: Gloo all-reduce failed", True),
+        ("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.", False),
+        ("INVALID_ARGUMENT: Executable expected parameter 0", False),
+    ],
+)
+def test_only_what_the_connection_says_is_told_as_a_loss(sentence, lost, monkeypatch):
+    monkeypatch.setattr(processes, "several", lambda: True)
+    told = RunError if lost else jax.errors.JaxRuntimeError
+    match = "lost each other .UNAV|lost each other .INTE" if lost else f"^{sentence}"
+    with pytest.raises(told, match=match), processes.kept():
+        raise jax.errors.JaxRuntimeError(sentence)
