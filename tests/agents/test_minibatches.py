@@ -61,7 +61,15 @@ def as_batch(trajectory):
 
 @pytest.mark.parametrize(
     ("core", "temperature"),
-    [(Core.mlp, 0.0), *((core, 0.7) for core in Core)],
+    [
+        (Core.mlp, 0.0),
+        (Core.lstm, 0.7),
+        *(
+            pytest.param(core, 0.7, marks=pytest.mark.slow)
+            for core in Core
+            if core is not Core.lstm
+        ),
+    ],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_each_decision_is_judged_as_when_it_was_made(core, temperature):
@@ -117,7 +125,11 @@ def test_two_epochs_split_otherwise():
     assert (first != second).any()
 
 
-@pytest.mark.parametrize("core", [Core.mlp, Core.gru], ids=lambda core: core.name)
+@pytest.mark.parametrize(
+    "core",
+    [Core.mlp, pytest.param(Core.gru, marks=pytest.mark.slow)],
+    ids=lambda core: core.name,
+)
 def test_blocks_give_the_gradient_of_the_whole_minibatch(core, monkeypatch):
     monkeypatch.setattr(minibatches, "BLOCK", 10)  # of 24 samples: 3 blocks of 8
     policy = actor(core, content=True, weighted=True)

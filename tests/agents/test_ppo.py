@@ -93,6 +93,7 @@ def test_the_better_of_two_actions():
     assert metrics["return_mean"] > 0.9
 
 
+@pytest.mark.slow
 def test_two_strengths_within_bounds():
     learner, world, policy = small(probes.steered_reward())
     state, metrics = improve(learner, world, 60)
@@ -118,7 +119,14 @@ def test_the_action_that_matches_what_is_seen():
 
 @pytest.mark.parametrize(
     ("core", "remembers"),
-    [(core, core is not Core.mlp) for core in Core],
+    [
+        pytest.param(
+            core,
+            core is not Core.mlp,
+            marks=[pytest.mark.slow] if core in (Core.lstm, Core.gru) else [],
+        )
+        for core in Core
+    ],
     ids=lambda value: getattr(value, "name", None),
 )
 def test_only_a_memory_solves_the_memory_probe(core, remembers):
@@ -168,6 +176,7 @@ def test_gradients_reach_queries_and_keys(settings, reached, kernel):
         assert bool((part != 0).any()) == reached
 
 
+@pytest.mark.slow
 def test_attention_is_learned_from_its_draws_alone():
     """The dot's place shows the action only if the patch with the dot is looked at."""
     encoder = EncoderConfig(
@@ -208,7 +217,11 @@ def test_going_on_equals_never_having_stopped(core):
     same(metrics, again_metrics)
 
 
-@pytest.mark.parametrize("core", [Core.mlp, Core.rnn], ids=lambda core: core.name)
+@pytest.mark.parametrize(
+    "core",
+    [pytest.param(Core.mlp, marks=pytest.mark.slow), Core.rnn],
+    ids=lambda core: core.name,
+)
 def test_the_number_of_devices_changes_rounding_only(core):
     """In a world whose only picture leaves no tie to be decided by rounding."""
     env = probes.matched_reward()
@@ -240,6 +253,7 @@ def test_iteration_two_does_not_retrace():
     assert not any(weak)
 
 
+@pytest.mark.slow
 def test_every_iteration_runs_the_one_program_of_the_first():
     compiled = []
     learner, world, _ = small(probes.dot_world(max_steps=24), devices=2)
@@ -305,6 +319,7 @@ def test_the_learning_rate_falls_to_nothing():
     np.testing.assert_allclose(rates, [5e-3, 2.5e-3, 0], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_an_update_stops_where_the_policy_has_moved_far():
     env = probes.acted_reward()
     (_, free), (_, bound) = (
@@ -343,6 +358,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted():
     assert (metrics["skipped"], metrics["failed"]) == (32, 1)
 
 
+@pytest.mark.slow
 def test_a_sound_step_ends_the_row():
     state, _ = improve(*small(probes.acted_reward())[:2], 1)
     trained = state.learned.trained._replace(in_a_row=jnp.int32(99))

@@ -48,7 +48,7 @@ def play_by_hand(env, episode, key):
     raise AssertionError("the episode did not end within max_steps")
 
 
-@pytest.mark.parametrize("repeat", [1, 3])
+@pytest.mark.parametrize("repeat", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_returns_equal_a_python_loop(repeat):
     env = action_repeat(dot_world(noise=0.4), repeat)
     stats = play(env, 6, jax.random.key(5))

@@ -71,6 +71,7 @@ def test_what_is_left_out_is_said(tmp_path, capsys, monkeypatch):
         assert int(row["bytes"]) > 0  # known from the plan
 
 
+@pytest.mark.slow
 def test_writes_what_it_prints(tmp_path, capsys):
     study.main(
         [

@@ -330,6 +330,7 @@ def test_a_run_is_evaluated_and_filmed_in_a_variant(run):
     assert spread["noise"] > 25 and spread["original"] < 15
 
 
+@pytest.mark.slow
 def test_a_policy_is_scored_in_every_variant(run):
     run("iterations=2", "env.variant=noise")
     path = only_run()

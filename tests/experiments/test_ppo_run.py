@@ -50,7 +50,7 @@ def kept(path: Path):
         return rows, {name: content[name] for name in names}
 
 
-@pytest.mark.parametrize("core", ["deep", "lstm"])
+@pytest.mark.parametrize("core", [pytest.param("deep", marks=pytest.mark.slow), "lstm"])
 def test_a_run_that_stopped_goes_on_to_the_same_numbers(run, core):
     settings = (f"controller={core}", "controller.size=4")
     assert run(*settings, "iterations=2")[0] == 0
@@ -82,6 +82,7 @@ def test_a_run_is_scored_filmed_and_logged(run):
     assert "iteration 2/2  mean" in out
 
 
+@pytest.mark.slow
 def test_a_run_without_finite_rewards_ends_and_names_its_checkpoint(run, monkeypatch):
     assert run("agent.skips=8", "iterations=2")[0] == 0
     broken = REGISTRY["Probe"]._replace(make=without_rewards)

@@ -46,6 +46,7 @@ def test_tokens_are_those_of_the_encoder():
     assert tokens.below == pytest.approx(np.mean(logits < -1), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_writes_what_it_prints(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(study, "driven_frames", lambda count: FRAMES[:count])
     options = ["--frames", "3", "--pixel-frames", "2", "--directions", "16", "64"]

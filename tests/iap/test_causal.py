@@ -195,7 +195,9 @@ def test_a_prefix_that_a_later_key_dwarfs_keeps_its_gradient():
         np.testing.assert_allclose(a, e, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["positive", "taylor 2"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("positive", marks=pytest.mark.slow), "taylor 2"]
+)
 def test_long_sequences_do_not_drift(name):
     length = 20_032  # 313 blocks
     shift = MAPS[name].exponential
@@ -236,6 +238,7 @@ def test_memory_is_that_of_a_block():
     assert chunk * MOST * (most + 1) < length * (most + 1) / 4  # so the test can fail
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_block_when_compiled():
     def temporary(length, chunk):
         gradients = jax.value_and_grad(
