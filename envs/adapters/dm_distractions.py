@@ -126,7 +126,7 @@ class Reach(NamedTuple):
 
     Attributes:
       low: f64[3], least distance from its centre in metres, azimuth and angle from the
-        vertical in radians.
+        vertical in radians; that angle is negative beyond the vertical.
       high: f64[3], the most of them.
       roll: most that it is turned about its own axis, in radians.
       speed: most metres that it moves in a game frame.
@@ -170,6 +170,8 @@ def reach(start: np.ndarray, scale: float, dynamic: bool, upright: bool) -> Reac
       upright: whether it stays above the ground and on its own side.
     """
     distance, azimuth, polar = spherical(start)
+    if azimuth > np.pi / 2:  # from behind, its sign is that of a rounding error
+        azimuth -= 2 * np.pi
     angle = np.pi / 2 * scale
     low = np.array([distance * (1 - 0.5 * scale), azimuth - angle, polar - angle])
     high = np.array([distance * (1 + 1.5 * scale), azimuth + angle, polar + angle])
@@ -209,7 +211,8 @@ def next_view(view: View, reach: Reach, generator: np.random.Generator) -> View:
     turn = view.roll_speed + reach.roll_speed_sd * generator.standard_normal()
     turn = np.clip(turn, -reach.roll_speed, reach.roll_speed)
     before = cartesian(view.place)
-    place = np.clip(spherical(before + velocity), reach.low, reach.high)
+    place = unwrapped(spherical(before + velocity), view.place[1])
+    place = np.clip(place, reach.low, reach.high)
     roll = np.clip(view.roll + turn, -reach.roll, reach.roll)
     return View(place, cartesian(place) - before, float(roll), float(roll - view.roll))
 
@@ -289,6 +292,19 @@ def spherical(place: np.ndarray) -> np.ndarray:
     return np.array(
         [np.linalg.norm(place), np.arctan2(y, x), np.arctan2(np.hypot(x, y), z)]
     )
+
+
+def unwrapped(place: np.ndarray, azimuth: float) -> np.ndarray:
+    """The same place within a quarter turn of an azimuth.
+
+    Args:
+      place: f64[3], as `spherical` has it.
+      azimuth: in radians. What is on the other side of the vertical is at a negative
+        angle from it.
+    """
+    half_turns = np.round((place[1] - azimuth) / np.pi)
+    sign = 1.0 if half_turns % 2 == 0 else -1.0
+    return np.array([place[0], place[1] - half_turns * np.pi, sign * place[2]])
 
 
 def cartesian(place: np.ndarray) -> np.ndarray:

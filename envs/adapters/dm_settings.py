@@ -65,7 +65,6 @@ class DmControlConfig:
 
     def __post_init__(self):
         at_least(self, size=1, tracks=1, time_limit=0, action_repeat=1, frame_stack=1)
-
         variant = in_order(self.variant, VARIANTS)
         object.__setattr__(self, "variant", variant)
         if variant != ORIGINAL and self.domain not in DISTRACTED:

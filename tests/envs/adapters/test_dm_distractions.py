@@ -134,46 +134,84 @@ def test_moving_colours_walk_within_their_bounds(cartpole):
 # --- the camera ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("upright", [True, False])
-def test_a_view_walks_within_reach(upright):
-    start = np.array([0.1, -3.0, 1.0])
-    reach = distractions.reach(start, SCALE["hard"], True, upright)
+ABOVE = (0.0, 0.0, 0.75)  # reacher's camera looks straight down
+ASIDE = (0.1, -3.0, 1.0)
+BEHIND = (-2.0, 0.0, 1.0)  # at an azimuth of half a turn, where the angles wrap
+
+
+@pytest.mark.parametrize(
+    ("start", "upright"),
+    [(ASIDE, True), (ASIDE, False), (BEHIND, True), (ABOVE, False)],
+)
+def test_a_view_walks_within_reach(start, upright):
+    reach = distractions.reach(np.array(start), SCALE["hard"], True, upright)
     generator = np.random.default_rng(0)
-    view = distractions.first_view(reach, generator)
-    places, rolls = [], []
-    for _ in range(2000):
-        before = distractions.cartesian(view.place)
-        last = view
-        view = distractions.next_view(view, reach, generator)
-        after = distractions.cartesian(view.place)
-        np.testing.assert_allclose(view.velocity, after - before, atol=1e-12)
-        assert abs(view.roll_speed) <= reach.roll_speed + 1e-12
-        assert view.roll - last.roll == pytest.approx(view.roll_speed, abs=1e-12)
-        places.append(view.place)
-        rolls.append(view.roll)
+    views = [distractions.first_view(reach, generator)]
+    for _ in range(4000):
+        views.append(distractions.next_view(views[-1], reach, generator))
+    places, velocities, rolls, turns = map(np.array, zip(*views, strict=True))
+    steps = np.diff([distractions.cartesian(place) for place in places], axis=0)
+    np.testing.assert_allclose(velocities[1:], steps, atol=1e-12)
+    # Clipped, a step beside the vertical may go through it: two legs of a triangle.
+    assert np.linalg.norm(steps, axis=1).max() < np.sqrt(2) * reach.speed
+    assert np.abs(turns).max() <= reach.roll_speed + 1e-12
+    np.testing.assert_allclose(turns[1:], np.diff(rolls), atol=1e-12)
     assert (places >= reach.low - 1e-12).all() and (places <= reach.high + 1e-12).all()
     assert np.abs(rolls).max() <= reach.roll
     # It comes to both sides of everything.
-    low, high = np.min(places, 0), np.max(places, 0)
-    assert (high - low > 0.9 * (reach.high - reach.low)).all()
+    assert (np.ptp(places, 0) > 0.9 * (reach.high - reach.low)).all()
     assert np.ptp(rolls) > 0.9 * 2 * reach.roll
 
 
-def test_a_view_that_does_not_move_is_uniform_within_reach():
-    start = np.array([0.1, -3.0, 1.0])
-    reach = distractions.reach(start, SCALE["easy"], False, True)
+@pytest.mark.parametrize(
+    ("start", "upright"),
+    [(ASIDE, True), (BEHIND, True), (BEHIND, False), (ABOVE, False)],
+)
+def test_a_view_that_does_not_move_is_uniform_within_reach(start, upright):
+    reach = distractions.reach(np.array(start), SCALE["easy"], False, upright)
     generator = np.random.default_rng(0)
     places = []
     for _ in range(2000):
         view = distractions.first_view(reach, generator)
         after = distractions.next_view(view, reach, generator)
-        np.testing.assert_allclose(after.place, view.place, atol=1e-12)
+        # Near the vertical an angle is known to 1e-16 of it over the sine of it.
+        np.testing.assert_allclose(after.place, view.place, atol=1e-10)
         assert after.roll == view.roll
-        places.append(view.place)
+        places.append(after.place)
     share = (np.array(places) - reach.low) / (reach.high - reach.low)
     # sd of the mean of 2000 uniform numbers: 0.0065.
     np.testing.assert_allclose(share.mean(0), 0.5, atol=4 * 0.0065)
     assert share.min() >= 0 and share.max() <= 1 and share.min() < 0.01
+
+
+def test_half_a_turn_is_the_same_from_either_side():
+    for sign in (-1, 1):
+        start = np.array([-2.0, sign * 1e-16, 1.0])
+        reach = distractions.reach(start, 0.2, dynamic=False, upright=True)
+        # On its own side of the plane in which the body runs.
+        assert reach.low[1] == pytest.approx(-np.pi)
+        assert reach.high[1] == pytest.approx(-np.pi + 0.1 * np.pi)
+
+
+@pytest.mark.parametrize("domain", TASKS)
+def test_every_camera_that_does_not_turn_by_itself_goes_elsewhere(domain):
+    with loaded(domain) as env:
+        data, upright = env.physics.data, domain != "reacher"
+        modes = env.physics.model.cam_mode  # 0 is fixed, 2 is trackcom
+        numbers = np.flatnonzero((modes == 0) | (modes == 2)).tolist()
+        assert len(numbers) == {"reacher": 1, "cartpole": 1}.get(domain, 2)
+        for number in numbers:
+            home = data.cam_xpos[number].copy(), data.cam_xmat[number].copy()
+            for scale in SCALE.values():
+                camera = distractions.camera(env.physics, number, scale, False, upright)
+                seen = []
+                for seed in range(8):
+                    data.cam_xpos[number], data.cam_xmat[number] = home
+                    camera.begin(seed)
+                    seen.append(data.cam_xpos[number].copy())
+                assert len(np.unique(np.round(seen, 6), axis=0)) == 8
+                if upright:
+                    assert (np.array(seen)[:, 2] > 0).all()
 
 
 @pytest.mark.parametrize("domain", TASKS)
