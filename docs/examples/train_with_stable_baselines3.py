@@ -8,6 +8,7 @@
 
 import argparse
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -101,13 +102,19 @@ def as_vec_env(envs: VectorEnv):
     return Adapter()
 
 
-def main() -> None:
-    """Trains, and prints the mean return before and after."""
+def run(description: str, agent: Callable[..., Any], steps: int) -> None:
+    """Trains, and prints the mean return before and after.
+
+    Args:
+      description: what --help says first.
+      agent: (worlds, seed) -> an agent of Stable-Baselines3's interface.
+      steps: frames to train for, unless --steps says otherwise.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],  # pyright: ignore[reportOptionalMemberAccess]
+        description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--steps", type=int, default=8192, help="frames to train for")
+    parser.add_argument("--steps", type=int, default=steps, help="frames to train for")
     parser.add_argument("--worlds", type=int, default=16, help="worlds in lockstep")
     parser.add_argument("--tracks", type=int, default=32, help="tracks to train on")
     parser.add_argument("--size", type=int, default=48, help="pixels along a side")
@@ -115,7 +122,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
-    from stable_baselines3 import PPO
     from stable_baselines3.common.evaluation import evaluate_policy
 
     def make():
@@ -140,21 +146,31 @@ def main() -> None:
         return f"{mean:.1f} +- {deviation:.1f}"
 
     training, held_out = make(), make()
-    model = PPO(
-        "CnnPolicy",
-        training,
-        n_steps=64,
-        batch_size=256,
-        n_epochs=4,
-        seed=arguments.seed,
-        device="cpu",
-    )
+    model = agent(training, arguments.seed)
     print(f"return of {arguments.length} frames, mean and deviation over tracks")
     print("before", score(), flush=True)
     start = time.perf_counter()
     model.learn(arguments.steps)
     print(f"trained for {arguments.steps} frames: {time.perf_counter() - start:.0f} s")
     print("after", score())
+
+
+def main() -> None:
+    """Trains Stable-Baselines3's own PPO."""
+    from stable_baselines3 import PPO
+
+    def agent(worlds, seed: int) -> PPO:
+        return PPO(
+            "CnnPolicy",
+            worlds,
+            n_steps=64,
+            batch_size=256,
+            n_epochs=4,
+            seed=seed,
+            device="cpu",
+        )
+
+    run((__doc__ or "").splitlines()[0], agent, steps=8192)
 
 
 if __name__ == "__main__":
