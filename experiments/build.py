@@ -105,12 +105,6 @@ def _on_host(config: Config) -> Parts:
     agent = AGENTS[config.agent.name]
 
     def learner() -> Learner:
-        if not agent.hosts:
-            names = " or ".join(name for name, entry in AGENTS.items() if entry.hosts)
-            raise ValueError(
-                f"agent={config.agent.name} cannot learn in env={config.env.name}, "
-                f"which is simulated on the host; choose agent={names}"
-            )
         return agent.make(config.agent, policy, env, config.env.tracks, devices)
 
     devices = _devices(config.devices)

@@ -32,7 +32,6 @@ class Agent(NamedTuple):
       worlds: settings -> how many worlds it plays side by side.
       suits: the choices of other groups that go with it where none are typed.
       iteration: what people call one.
-      hosts: whether it also learns from simulators on the host (`HostVectorEnv`).
     """
 
     config: type
@@ -41,11 +40,10 @@ class Agent(NamedTuple):
     worlds: Callable[[Any], int] = lambda config: config.episodes
     suits: Mapping[str, str] = MappingProxyType({})
     iteration: str = "generation"
-    hosts: bool = False
 
 
 AGENTS = {
-    "es": Agent(es.ESConfig, es.make, hosts=True),
+    "es": Agent(es.ESConfig, es.make),
     "ppo": Agent(
         ppo.PPOConfig,
         ppo.make,

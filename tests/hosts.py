@@ -16,9 +16,15 @@ def in_process(env: Environment, repeats: int = 0) -> HostVectorEnv:
     `repeats` times an episode is broken off in its second step and begun again.
     """
     key = jax.random.key(0)
-    reset = jax.jit(lambda seed: env.reset(env.world, seed, key))
+    reset = jax.jit(
+        lambda seed: env.reset(env.world, seed, jax.random.fold_in(key, seed))
+    )
     step = jax.jit(lambda state, action: env.step(env.world, state, action, key))
     observe = jax.jit(lambda state: env.observe(env.world, state))
+
+    def seen(state):
+        return jax.tree.map(np.asarray, observe(state))
+
     left = {"repeats": repeats}
 
     def play_one(index, seed, begin, painted):
@@ -28,8 +34,7 @@ def in_process(env: Environment, repeats: int = 0) -> HostVectorEnv:
             host = jax.device_get(state)
             return [env.paint(env.world, host, *painted)] if painted[0] else []
 
-        picture = np.asarray(observe(state))
-        episode = begin(index, Moment(picture, 0.0, False, False, 0, paintings()))
+        episode = begin(index, Moment(seen(state), 0.0, False, False, 0, paintings()))
         try:
             action, steps = next(episode), 0
             while True:
@@ -40,7 +45,7 @@ def in_process(env: Environment, repeats: int = 0) -> HostVectorEnv:
                 state, outcome = step(state, action)
                 steps += 1
                 moment = Moment(
-                    np.asarray(observe(state)),
+                    seen(state),
                     float(outcome.reward),
                     bool(outcome.terminated),
                     bool(outcome.truncated),

@@ -315,7 +315,10 @@ def test_a_score_in_another_world_has_its_own_file(run):
     ("arguments", "sentence"),
     [
         (("env.id=Chas-v0",), "env.id=Chas-v0 is not registered"),
-        ((f"env.id={CHASE}", "agent=ppo"), "agent=ppo cannot learn in env=gymnasium"),
+        (
+            (f"env.id={CHASE}", "agent=ppo", "agent.steps=10", "agent.minibatches=5"),
+            "agent.steps is 10, but an episode of this world may take 20 decisions",
+        ),
         ((f"env.id={CHASE}", "workers=-1"), "workers is -1; it must be at least 0"),
         ((f"env.id={CHASE}", "timeout=0"), "timeout is 0.0; it must be more than 0"),
     ],
