@@ -143,8 +143,13 @@ def test_a_clock_and_the_end_of_a_stream_do_not_lower_a_value():
 def test_only_a_memory_solves_the_memory_probe(core):
     env = in_process(lasting(probes.remembered_reward(), 4))
     learner, world, _ = small(env, core=core, discount=0.9)
-    _, metrics = improve(learner, world, 60)
-    assert (metrics["return_mean"] > 0.8) == (core is Core.gru)
+    state, latest = improve(learner, world, 20)[0], []
+    for iteration in range(20, 31):
+        state, metrics = improve(learner, world, iteration + 1, state, iteration)
+        latest.append(metrics["return_mean"])
+    # At this learning rate a policy that has found it still falls back at times, in JAX
+    # worlds too.
+    assert (np.median(latest) > 0.8) == (core is Core.gru)
 
 
 # --- what is refused ------------------------------------------------------------------
