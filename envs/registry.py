@@ -150,23 +150,35 @@ def on_host(config: Any) -> bool:
     return REGISTRY[config.name].simulator is not None
 
 
-def host(config: Any, workers: int, timeout: float) -> HostVectorEnv:
+def host(
+    config: Any, workers: int, timeout: float, on_ray: bool = False
+) -> HostVectorEnv:
     """A world that is simulated on the host, as the agent plays it.
 
     Args:
       config: settings, an instance of its entry's `config`.
-      workers: how many simulators, each in a process of its own.
+      workers: how many simulators, each in a process of its own; 0 for as many as
+        there are cores.
       timeout: seconds that one may take for its start or for a decision.
+      on_ray: whether they are actors of a Ray cluster, and not processes of this
+        machine.
 
     Raises:
       ValueError, ChildProcessError: as `envs.adapters.host.host`; `ALL` variants at
-        once.
+        once; no Ray.
     """
     from envs.adapters.host import host
+    from envs.adapters.host_backend import LOCAL
     from envs.adapters.host_simulator import Playing
 
     make = REGISTRY[config.name].simulator
     assert make is not None, f"{config.name} is a JAX world"
     _check_one_variant(config)
     playing = Playing(config.action_repeat, config.frame_stack, config.time_limit)
-    return host(make(config), workers, title(config), playing, timeout)
+    backend = LOCAL
+    if on_ray:
+        from envs.adapters import host_ray
+
+        backend = host_ray.backend()
+    workers = workers or backend.cores()
+    return host(make(config), workers, title(config), playing, timeout, backend)

@@ -5,7 +5,6 @@ Tracks are named by their Gymnasium seeds. Nothing below `TRAINING` is ever trai
 
 import functools
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -19,7 +18,7 @@ from envs import registry
 from envs.core import Environment, HostVectorEnv, Spec, World
 from envs.variants import ORIGINAL
 from envs.vector import vectorise
-from experiments.config import AGENTS, Config
+from experiments.config import AGENTS, Config, WorkersOn
 from experiments.evaluate import Evaluator, evaluator, host_evaluator, level_key
 from experiments.folder import RunError
 from experiments.overlay import Style
@@ -108,8 +107,8 @@ def _on_host(config: Config) -> Parts:
         return agent.make(config.agent, policy, env, config.env.tracks, devices)
 
     devices = _devices(config.devices)
-    workers = config.workers or _cores()
-    env = registry.host(config.env, workers, config.timeout)
+    on_ray = config.workers_on is WorkersOn.ray
+    env = registry.host(config.env, config.workers, config.timeout, on_ray)
     policy = agent.policy(env.spec, config.encoder, config.controller)
     return Parts(
         key=jax.random.key(config.seed),
@@ -199,9 +198,3 @@ def _style(config: Config, spec: Spec) -> Style:
         labels=registry.REGISTRY[config.env.name].labels(config.env),
         heat_map=config.heat_map,
     )
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

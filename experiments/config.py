@@ -93,7 +93,7 @@ IDENTITY = (*GROUPS, "seed")
 
 OF_THE_COMMAND = (
     *("mode", "run", "resume", "fresh", "debug"),
-    *("devices", "distributed", "workers", "timeout"),
+    *("devices", "distributed", "workers", "workers_on", "timeout"),
     *("root", "episodes", "track", "height"),
     "heat_map",
 )
@@ -115,6 +115,13 @@ class Mode(Enum):
     evaluate = "evaluate"
     record = "record"
     play = "play"
+
+
+class WorkersOn(Enum):
+    """Where the processes of simulators run."""
+
+    local = "local"
+    ray = "ray"
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,8 @@ class Config:
         JAX_PROCESS_ID in the environment of each. Process 0 keeps the run's folder.
       workers: processes with a simulator each, for worlds that are not JAX; 0 starts
         one for each core. Results do not depend on it.
+      workers_on: local (this machine), or ray: all machines of the Ray cluster that
+        RAY_ADDRESS names; without that variable, a cluster on this machine alone.
       timeout: seconds that such a simulator may take for its start or for a decision;
         after that it is replaced and its episode begun again.
       height: of films in pixels.
@@ -178,6 +187,7 @@ class Config:
     devices: int = 0
     distributed: bool = False
     workers: int = 0
+    workers_on: WorkersOn = WorkersOn.local
     timeout: float = 60.0
     height: int = 720
     heat_map: bool = True

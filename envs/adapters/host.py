@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from envs.adapters.host_backend import LOCAL, Backend, Worker
 from envs.adapters.host_pool import RETRIES, Pool
-from envs.adapters.host_process import Lost, Worker
+from envs.adapters.host_process import Lost
 from envs.adapters.host_simulator import Maker, Playing
 from envs.core import Box, Discrete, Episode, HostVectorEnv, Moment, Spec
 
@@ -18,10 +19,11 @@ def host(
     name: str,
     playing: Playing = Playing(),  # noqa: B008
     timeout: float = 60.0,
+    backend: Backend = LOCAL,
 ) -> HostVectorEnv:
     """N simulators in spawned processes; one starts here, the others when needed.
 
-    The processes import the program's main module: it needs a main guard.
+    Processes of this machine import the program's main module: it needs a main guard.
 
     Args:
       make: makes a simulator, in its process.
@@ -29,6 +31,7 @@ def host(
       name: of the world, for messages.
       playing: action repeat, frame stack and time limit.
       timeout: seconds that a simulator may take for its start or for one decision.
+      backend: where the processes are.
 
     Raises:
       ValueError: the simulator cannot be made, has no time limit, or a setting is out
@@ -40,7 +43,7 @@ def host(
         raise ValueError(f"workers is {size}; it must be at least 1")
     if not timeout > 0:
         raise ValueError(f"timeout is {timeout}; it must be more than 0 seconds")
-    pool = Pool(make, size, name, playing, timeout)
+    pool = Pool(make, size, name, playing, timeout, backend)
     facts = pool.facts()
     if not facts.max_steps:
         pool.close()

@@ -2,12 +2,11 @@
 
 import contextlib
 import signal
-import time
 import weakref
 from collections.abc import Collection, Iterator
-from multiprocessing import connection
 
-from envs.adapters.host_process import Lost, Worker
+from envs.adapters.host_backend import LOCAL, Backend, Worker, answered
+from envs.adapters.host_process import Lost
 from envs.adapters.host_simulator import Facts, Maker, Playing, Refused
 
 RETRIES = 2
@@ -22,11 +21,17 @@ class Pool:
     """
 
     def __init__(
-        self, make: Maker, size: int, name: str, playing: Playing, timeout: float
+        self,
+        make: Maker,
+        size: int,
+        name: str,
+        playing: Playing,
+        timeout: float,
+        backend: Backend = LOCAL,
     ):
         """Starts nothing yet."""
-        self.name, self._size = name, size
-        self._start = lambda: Worker(make, playing, timeout)
+        self.name, self._size, self._backend = name, size, backend
+        self._start = lambda: backend.start(make, playing, timeout)
         self._workers: list[Worker] = []
         self._starting: list[Worker] = []
         self._failed_starts = 0
@@ -43,7 +48,7 @@ class Pool:
         with self.closing_on_error():
             while True:
                 self.grow(1)
-                (worker,) = self._listen(self._starting)
+                (worker,) = answered(self._backend, self._starting)
                 if (facts := self._stands(worker)) is not None:
                     return facts
 
@@ -62,7 +67,7 @@ class Pool:
 
         Raises as `facts` where new workers cannot be started.
         """
-        for worker in self._listen([*busy, *self._starting]):
+        for worker in answered(self._backend, [*busy, *self._starting]):
             if worker in self._starting:
                 self._stands(worker)
             else:
@@ -109,14 +114,6 @@ class Pool:
             return None
         self._failed_starts = 0
         return facts
-
-    @staticmethod
-    def _listen(workers: Collection[Worker]) -> list[Worker]:
-        first = min(worker.deadline for worker in workers)
-        pipes = [worker.pipe for worker in workers]
-        ready = connection.wait(pipes, max(0.0, first - time.monotonic()))
-        now = time.monotonic()
-        return [w for w in workers if w.pipe in ready or w.deadline <= now]
 
 
 def _end(workers: list[Worker]) -> None:

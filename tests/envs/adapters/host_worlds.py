@@ -116,3 +116,11 @@ def slow():
         time.sleep(1000)
 
     return world._replace(step=step)
+
+
+def located(folder):
+    """`dot`, where a file is named after the node of Ray's cluster that it runs on."""
+    import ray
+
+    (Path(folder) / ray.get_runtime_context().get_node_id()).touch()
+    return dot()
