@@ -3,7 +3,9 @@
 import contextlib
 import importlib
 import os
+import socket
 import time
+import warnings
 from collections.abc import Collection
 from typing import Any
 
@@ -43,8 +45,12 @@ def backend() -> Backend:
     if not ray.is_initialized():
         own = {"include_dashboard": False} if address == "local" else {}
         try:
-            ray.init(address, log_to_driver=False, configure_logging=False, **own)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+            _knock(address)
+            with warnings.catch_warnings():
+                # What it starts are new programs, which know nothing of JAX's threads.
+                warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+                ray.init(address, log_to_driver=False, configure_logging=False, **own)
+        except (OSError, ValueError, RuntimeError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(
                 f"no Ray cluster answers at {ADDRESS}={address}: {reason}; start one "
@@ -55,6 +61,13 @@ def backend() -> Backend:
         return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     return Backend(Worker, _wait, cores)
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where no one listens; Ray would try for minutes, and exit."""
+    host, colon, port = address.split("://")[-1].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 class Worker:

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import re
+import sys
 
 import cv2
 import jax
@@ -261,3 +262,10 @@ def test_a_video_that_is_not_shown_is_refused():
 def test_no_world_is_made_of_all_variants():
     with pytest.raises(ValueError, match=r"env.variant=all .* mode=evaluate; .*bars"):
         registry.make(CarRacingConfig(variant=ALL), [1000])
+
+
+def test_workers_on_ray_need_ray(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    config = REGISTRY["GymnasiumCarRacing"].config()
+    with pytest.raises(ValueError, match="needs the package ray, which is not install"):
+        registry.host(config, 1, 60.0, on_ray=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from envs import registry
+from envs.adapters.gymnasium_settings import GymnasiumConfig
 from envs.adapters.host import host
 from envs.adapters.host_simulator import Playing
 from tests.envs.adapters import host_worlds
@@ -84,6 +86,21 @@ def test_workers_are_spread_over_the_nodes(hosted, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_world_of_the_registry_has_a_worker_for_each_core_of_the_cluster(cluster):
+    config = GymnasiumConfig(id="tests.envs.adapters.own_world:Chase-v0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        world = registry.host(config, 0, 60.0, on_ray=True)
+    local = registry.host(config, 1, 60.0)
+    try:
+        assert (world.size, world.spec) == (3, local.spec)
+        expected = local.play(SEEDS, log, (0, 0))
+        assert world.play(SEEDS, log, (0, 0)) == expected
+    finally:
+        world.close()
+        local.close()
+
+
 @pytest.mark.parametrize("kind", ["kill", "exit", "raise", "hang"])
 def test_an_episode_whose_actor_is_lost_is_repeated(kind, hosted, tmp_path):
     make = functools.partial(troubled, kind, str(tmp_path), 2)
@@ -146,6 +163,17 @@ def test_the_loss_of_a_node_is_survived(cluster, hosted):
     assert len(gone) == 1
 
 
+def test_an_address_where_no_one_listens_is_refused(monkeypatch):
+    pytest.importorskip("ray").shutdown()
+    from envs.adapters import host_ray
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(
+        ValueError, match=r"answers at RAY_ADDRESS=127\.0\.0\.1:1: .*re"
+    ):
+        host_ray.backend()
+
+
 PROGRAM = """
 import sys
 from envs.adapters.host_ray import backend
@@ -161,13 +189,16 @@ if __name__ == "__main__":
     world.play([1, 2, 3], log, (0, 0))
     if sys.argv[1] == "raises":
         raise OSError("the disk is full")
-    if sys.argv[1] == "killed":
-        import os, signal
-        os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[1] == "is stopped":
+        # Ctrl-C reaches all processes of a terminal.
+        import os, signal, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.killpg(0, signal.SIGINT)
+        time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("end", ["succeeds", "raises", "killed"])
+@pytest.mark.parametrize("end", ["succeeds", "raises", "is stopped"])
 def test_a_cluster_of_its_own_ends_with_the_program(end, tmp_path):
     pytest.importorskip("psutil")
     file = tmp_path / "program.py"
@@ -179,10 +210,12 @@ def test_a_cluster_of_its_own_ends_with_the_program(end, tmp_path):
         capture_output=True,
         text=True,
         env=environment,
+        start_new_session=True,
     )
     started = list(map(int, done.stdout.split()))
     assert len(started) > 4, done.stderr
     assert ("the disk is full" in done.stderr) == (end == "raises")
+    assert done.stderr.count("KeyboardInterrupt") == (end == "is stopped")
     deadline = time.monotonic() + 30
     while any(map(_lives, started)) and time.monotonic() < deadline:
         time.sleep(0.1)
