@@ -51,9 +51,9 @@ def linear_scores(
       centred: estimate exp(q . k) around the means of queries and keys; valid for
         feature maps that estimate exp(q . k), whose variance it collapses.
       chunk: patches whose features are held at once, so that memory is O(L + chunk M),
-        forwards and backwards; None for all, or on a CPU beyond half a million
-        features for as many as its cache holds. Feature maps that have to see all
-        tokens at once (`FeatureMap.rowwise` is false) are never cut.
+        and backwards M more for every block; None for all, or on a CPU beyond half a
+        million features for as many as its cache holds. Feature maps that have to see
+        all tokens at once (`FeatureMap.rowwise` is false) are never cut.
 
     Returns:
       f32[L].
@@ -139,8 +139,9 @@ def _chunked_scores(
 ) -> jax.Array:
     """`linear_scores` by loops over blocks of rows, each of which makes its features.
 
-    What `stabilise` subtracts is found by loops of its own and has no gradient: the
-    sums are then plain sums, of which a backward pass has nothing to keep.
+    What `stabilise` subtracts has no gradient. The keys' part of it is found while they
+    are summed, and what was summed before is scaled to it, as an online softmax does:
+    of each block a backward pass keeps these two, M numbers each.
     """
 
     def query_features(rows):
@@ -167,10 +168,22 @@ def _chunked_scores(
             return jnp.sum(matrix, axis=0)
         return inverse(matrix @ total, features) @ matrix
 
-    shift = _largest_exponent(key_features, keys, chunk)
+    def key_sum(sofar, rows):
+        shift, total = sofar
+        value, exponent = key_features(rows)
+        largest = jnp.max(exponent, axis=0, keepdims=True)
+        new = jnp.maximum(shift, lax.stop_gradient(largest))
+        own = jnp.sum(value * jnp.exp(exponent - new), axis=0)
+        return (new, total * jnp.exp(shift - new)[0] + own), None
+
     if normalised:
-        total = _row_sum(lambda k: jnp.sum(key_matrix(k), axis=0), keys, chunk)
+        value, exponent = jax.eval_shape(key_features, _first(keys))
+        none = jnp.zeros(max(value.shape[1], exponent.shape[1]))
+        start = jnp.full((1, exponent.shape[1]), -jnp.inf), none
+        step = jax.checkpoint(key_sum, prevent_cse=False)
+        shift, total = scan_chunks(step, start, keys, chunk)[0]
     else:
+        shift = _largest_exponent(key_features, keys, chunk)
         top = jnp.max(_largest_exponent(query_features, queries, chunk) + shift)
     weight = _row_sum(weighted, queries, chunk)
     score = jax.checkpoint(lambda _, k: ((), key_matrix(k) @ weight), prevent_cse=False)
