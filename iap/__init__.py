@@ -1,27 +1,17 @@
 """Implicit attention for pixels: an image becomes its most attended patches."""
 
 from iap.attention import linear_attention, linear_scores, shifted
+from iap.cameras import locate, weights_shape
 from iap.causal import CausalState, causal_attention, causal_start, causal_step
 from iap.directions import Norms, Projection
-from iap.encoder import (
-    Attention,
-    Centring,
-    Encoder,
-    EncoderConfig,
-    Encoding,
-    Kind,
-    Origin,
-    Position,
-    Scale,
-    encode,
-    weights_shape,
-)
+from iap.encoder import Attention, Encoder, Encoding, encode
 from iap.exact import chunked_exact_scores, exact_attention, exact_scores
 from iap.features import Design, FeatureMap, Kernel, feature_map
 from iap.maps import measure_balance, measure_spread
 from iap.patches import centres, project
 from iap.ranking import Ranking
 from iap.selection import Order, mask, select
+from iap.settings import Centring, EncoderConfig, Kind, Origin, Position, Scale
 from iap.trans import TransConfig, TransEncoder
 
 __all__ = [
@@ -55,6 +45,7 @@ __all__ = [
     "feature_map",
     "linear_attention",
     "linear_scores",
+    "locate",
     "mask",
     "measure_balance",
     "measure_spread",

@@ -18,10 +18,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from iap.encoder import EncoderConfig, Position, Scale, encode
+from iap.encoder import encode
 from iap.features import Kernel
 from iap.parameters import random_parameters, read_parameters
 from iap.selection import Order
+from iap.settings import EncoderConfig, Position, Scale
 
 DIM = 0.5  # light left to what is not attended
 OUTLINE = np.array([255, 200, 61])

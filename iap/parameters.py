@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from iap.encoder import EncoderConfig, weights_shape
+from iap.cameras import weights_shape
+from iap.settings import EncoderConfig
 
 
 def random_parameters(

@@ -14,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from iap.attention import linear_attention, linear_scores
+from iap.cameras import Images, channels_of, positions
 from iap.directions import Projection
-from iap.encoder import Attention, Encoding, Position, join, positions
+from iap.encoder import Attention, Encoding, join
 from iap.exact import exact_attention, exact_scores
 from iap.features import Design, FeatureMap, Kernel, feature_map
 from iap.patches import centres, check_image, grid, project
 from iap.selection import Order, select
+from iap.settings import Position
 
 SIDE, STEP = 3, 2  # of the windows of tokens that Tokens-to-Token joins
 
@@ -142,25 +144,41 @@ class TransEncoder(hk.Module):
         super().__init__(name=name)
         self.config = config
 
-    def __call__(self, image: jax.Array, vector: jax.Array | None = None) -> Encoding:
-        """Encode one image, and beside it a vector that is handed on as it is.
+    def __call__(self, image: Images, vector: jax.Array | None = None) -> Encoding:
+        """Encode what is seen, and beside it a vector that is handed on as it is.
 
         Args:
-          image: u8[H, W, C] in [0, 255], or f32[H, W, C].
+          image: u8[H, W, C] in [0, 255], or f32[H, W, C]; or a tuple with one of each
+            camera, each with a projection of its own (`tokens_0`, `tokens_1` and so
+            on). Tokens of all cameras read each other.
           vector: f32[n], or None.
 
         Raises:
-          ValueError: where the image is too small for the settings, or none.
+          ValueError: where an image is too small for the settings, or none; or tokens
+            of several cameras, which are no grid, are to be restructured.
         """
         config = self.config
-        check_image(image)
-        height, width, _ = image.shape
-        shape = grid(height, width, config.window, config.stride)
-        centre = centres(height, width, config.window, config.stride)
-        relative = centre / np.array([[height, width]], np.float32)
+        channels_of(image)  # raises what is neither one image nor a tuple
+        several = isinstance(image, tuple)
+        if several and config.restructured:
+            raise ValueError(
+                f"restructured={config.restructured} does not go with {len(image)} "
+                "cameras, whose tokens are no grid; choose restructured=0."
+            )
+        images = image if several else (image,)
         place = hk.Linear(config.width, with_bias=False, name="place")
-        tokens = self._projected("tokens", image, config.window, config.stride)
-        tokens = tokens + place(jnp.asarray(positions(relative, Position.sincos)))
+        shape, parts, middles = (0, 0), [], []
+        for i, one in enumerate(images):
+            check_image(one)
+            height, width, _ = one.shape
+            shape = grid(height, width, config.window, config.stride)
+            middles.append(centres(height, width, config.window, config.stride))
+            relative = middles[-1] / np.array([[height, width]], np.float32)
+            name = f"tokens_{i}" if several else "tokens"
+            own = self._projected(name, one, config.window, config.stride)
+            at = place(jnp.asarray(positions(relative, Position.sincos)))
+            parts.append(own + at)
+        tokens, centre = jnp.concatenate(parts), np.concatenate(middles)
 
         seen = []
         for i in range(config.restructured):

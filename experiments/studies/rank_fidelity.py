@@ -54,7 +54,7 @@ from iap import (
     linear_scores,
     weights_shape,
 )
-from iap.encoder import positions
+from iap.cameras import positions
 from iap.features import REGISTRY
 from iap.parameters import read_parameters
 

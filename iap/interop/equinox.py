@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from iap.encoder import EncoderConfig, Encoding, encode, weights_shape
+from iap.cameras import Images, make_parameters
+from iap.encoder import Encoding, encode
+from iap.settings import EncoderConfig
 
 try:
     import equinox as eqx
@@ -24,30 +26,46 @@ class Encoder(eqx.Module):
 
     Attributes:
       config: settings.
-      weights: f32[d_in, n d], see `weights_shape`.
-      bias: f32[n d], or None without `config.bias`.
+      weights: f32[d_in, n d], see `weights_shape`; a tuple of them for several cameras.
+      bias: f32[n d], or None without `config.bias`; a tuple likewise.
     """
 
-    weights: jax.Array
-    bias: jax.Array | None
+    weights: Any
+    bias: Any
     config: EncoderConfig = eqx.field(static=True)
 
-    def __init__(self, config: EncoderConfig, channels: int, *, key: jax.Array):
-        """Draw weights for images of C channels; the bias is zeros."""
-        inputs, outputs = shape = weights_shape(config, channels)
-        init = jax.nn.initializers.truncated_normal(1 / math.sqrt(inputs))
+    def __init__(
+        self,
+        config: EncoderConfig,
+        channels: int | tuple[int, ...],
+        *,
+        key: jax.Array,
+    ):
+        """Draw weights for images of C channels, or of each camera's; biases are zeros.
+
+        The weights of camera i are drawn from fold_in(key, i), those of one image from
+        the key itself.
+        """
+
+        def make(name, shape):
+            if len(shape) == 1:
+                return jnp.zeros(shape)
+            camera = name.removeprefix("weights").removeprefix("_")
+            own = jax.random.fold_in(key, int(camera)) if camera else key
+            init = jax.nn.initializers.truncated_normal(1 / math.sqrt(shape[0]))
+            return init(own, shape, jnp.float32)
+
         self.config = config
-        self.weights = init(key, shape, jnp.float32)
-        self.bias = jnp.zeros(outputs) if config.bias else None
+        self.weights, self.bias = make_parameters(config, channels, make)
 
     def __call__(
         self,
-        image: jax.Array,
+        image: Images,
         *,
         key: jax.Array | None = None,
         choice: Any = None,
         vector: jax.Array | None = None,
     ) -> Encoding:
-        """Encode one image, u8[H, W, C] in [0, 255] or f32[H, W, C], as `encode`."""
+        """Encode one image, or one of each camera in a tuple, as `encode`."""
         bias = self.bias
         return encode(self.config, image, self.weights, bias, key, choice, vector)

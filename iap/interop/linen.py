@@ -5,7 +5,9 @@ from typing import Any
 
 import jax
 
-from iap.encoder import EncoderConfig, Encoding, encode, weights_shape
+from iap.cameras import Images, channels_of, make_parameters
+from iap.encoder import Encoding, encode
+from iap.settings import EncoderConfig
 
 try:
     from flax import linen as nn
@@ -18,7 +20,7 @@ except ImportError as error:
 class Encoder(nn.Module):
     """Flax module: Encoder(config).apply({"params": ...}, image) -> Encoding.
 
-    Its parameters, `weights` and `bias`, are those of `iap.Encoder`: `encode` gives the
+    Its parameters are those of `iap.Encoder`, by the same names: `encode` gives the
     same numbers from them in every framework. Random features are no parameters.
 
     Attributes:
@@ -30,16 +32,18 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(
         self,
-        image: jax.Array,
+        image: Images,
         key: jax.Array | None = None,
         choice: Any = None,
         vector: jax.Array | None = None,
     ) -> Encoding:
-        """Encode one image, u8[H, W, C] in [0, 255] or f32[H, W, C], as `encode`."""
-        inputs, outputs = shape = weights_shape(self.config, image.shape[-1])
-        init = nn.initializers.truncated_normal(1 / math.sqrt(inputs))
-        weights = self.param("weights", init, shape)
-        bias = None
-        if self.config.bias:
-            bias = self.param("bias", nn.initializers.zeros, (outputs,))
-        return encode(self.config, image, weights, bias, key, choice, vector)
+        """Encode one image, or one of each camera in a tuple, as `encode`."""
+
+        def make(name, shape):
+            init = nn.initializers.zeros
+            if len(shape) == 2:
+                init = nn.initializers.truncated_normal(1 / math.sqrt(shape[0]))
+            return self.param(name, init, shape)
+
+        parameters = make_parameters(self.config, channels_of(image), make)
+        return encode(self.config, image, *parameters, key, choice, vector)

@@ -16,17 +16,18 @@ CONFIGS = {
     "all": EncoderConfig(kernel=Kernel.taylor, content=True, score=True, heads=2),
     "no bias": EncoderConfig(bias=False, temperature=1.0),
 }
+CAMERAS = IMAGE, IMAGE[:9, :, :1]
 KEY = jax.random.key(3)
 VECTOR = jnp.array([0.5, -0.5])
 
 
-def reference(config):
+def reference(config, image=IMAGE):
     """Parameters of haiku's module, and what it makes of them."""
     network = hk.without_apply_rng(
         hk.transform(lambda image: Encoder(config)(image, KEY, None, VECTOR))
     )
-    params = jax.jit(network.init)(jax.random.key(0), IMAGE)
-    return params["encoder"], jax.jit(network.apply)(params, IMAGE)
+    params = jax.jit(network.init)(jax.random.key(0), image)
+    return params["encoder"], jax.jit(network.apply)(params, image)
 
 
 def assert_equal(found, expected):
@@ -61,6 +62,29 @@ def test_equinox(name):
     module = eqx.tree_at(lambda m: m.weights, module, params["weights"])
     assert (module.bias is None) == ("bias" not in params)
     call = eqx.filter_jit(lambda m: m(IMAGE, key=KEY, vector=VECTOR))
+    assert_equal(call(module), expected)
+
+
+@pytest.mark.parametrize("name", ["all", "no bias"])
+def test_several_cameras(name):
+    linen = pytest.importorskip("iap.interop.linen", exc_type=ImportError)
+    equinox = pytest.importorskip("iap.interop.equinox", exc_type=ImportError)
+    import equinox as eqx
+
+    config = CONFIGS[name]
+    params, expected = reference(config, CAMERAS)
+    flax = linen.Encoder(config)
+    own = jax.eval_shape(flax.init, jax.random.key(0), CAMERAS)["params"]
+    assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, dict(params))
+    apply = jax.jit(lambda p: flax.apply({"params": p}, CAMERAS, KEY, None, VECTOR))
+    assert_equal(apply(params), expected)
+
+    module = equinox.Encoder(config, (3, 1), key=jax.random.key(0))
+    weights = tuple(params[f"weights_{i}"] for i in range(2))
+    assert jax.tree.map(jnp.shape, module.weights) == jax.tree.map(jnp.shape, weights)
+    assert (module.bias is None) == ("bias_0" not in params)
+    module = eqx.tree_at(lambda m: m.weights, module, weights)
+    call = eqx.filter_jit(lambda m: m(CAMERAS, key=KEY, vector=VECTOR))
     assert_equal(call(module), expected)
 
 
