@@ -17,7 +17,7 @@ from agents.core import Carry, Decision, Params, Policy
 from agents.rollout import EpisodeStats, Trajectory
 from envs.core import Box, Episode, HostVectorEnv, Moment
 
-Act = Callable[[Params, Carry, np.ndarray], tuple[Carry, Any]]
+Act = Callable[[Params, Carry, Any], tuple[Carry, Any]]
 """(params, carry, observation) -> (carry, Decision), of one world, in its mode."""
 
 Draw = Callable[[Params, Carry, Any, jax.Array, Any], tuple[Carry, Decision]]

@@ -39,18 +39,25 @@ class Spec(NamedTuple):
     """The static, hashable facts of a world.
 
     Attributes:
-      observation: the image, u8[H, W, C].
+      observation: the image, u8[H, W, C]; of some simulators on the host the pair of it
+        and a vector f32[n] of what else is known (proprioception).
       action: f32 vector within a `Box`, or a `Discrete` choice.
       max_steps: steps after which an episode is truncated at the latest.
       fps: steps per second of simulated time, for videos.
       action_repeat: game frames that one step plays; each is a frame in a video.
     """
 
-    observation: Box
+    observation: Box | tuple[Box, Box]
     action: Box | Discrete
     max_steps: int
     fps: int
     action_repeat: int = 1
+
+    @property
+    def image(self) -> Box:
+        """The image of an observation, whether it is all of it or not."""
+        seen = self.observation
+        return seen if isinstance(seen, Box) else seen[0]
 
 
 class Outcome(NamedTuple):
@@ -143,8 +150,8 @@ class Moment(NamedTuple):
     """What an episode of a simulator on the host has just come to.
 
     Attributes:
-      observation: u8[H, W, C]; the simulator's own memory, overwritten when the next
-        action is played.
+      observation: u8[H, W, C], or the pair of it and a vector f32[n] (`Spec`); the
+        simulator's own memory, overwritten when the next action is played.
       reward: of the last decision; 0 at the beginning.
       terminated, truncated: whether and how the last decision ended the episode.
       frames: game frames that the last decision played.
@@ -152,7 +159,7 @@ class Moment(NamedTuple):
         frame of the decision; () where none were asked for.
     """
 
-    observation: np.ndarray
+    observation: np.ndarray | tuple[np.ndarray, np.ndarray]
     reward: float
     terminated: bool
     truncated: bool

@@ -64,7 +64,7 @@ def bars(env: Environment, rows: int | None = None) -> Environment:
     Raises:
       ValueError: the picture has no such number of rows.
     """
-    H, W, _ = env.spec.observation.shape
+    H, W, _ = env.spec.image.shape
     rows = H if rows is None else rows
     if not 1 <= rows <= H:
         raise ValueError(f"rows is {rows}; bars cover 1 to {H} rows of this picture")
@@ -170,7 +170,7 @@ def noise(env: Environment, alpha: float = 1.0) -> Environment:
       ValueError: alpha is not in (0, 1], or is 1 without a background; or the picture
         has neither 1 nor 3 channels.
     """
-    H, W, _ = env.spec.observation.shape
+    H, W, _ = env.spec.image.shape
 
     def picture(world, state):
         return backdrops.noise_frame(state.kept, state.steps, H, W)
@@ -203,7 +203,7 @@ def video(
     Raises:
       ValueError: as `noise`; or the file cannot be read.
     """
-    H, W, _ = env.spec.observation.shape
+    H, W, _ = env.spec.image.shape
     if file is None:
         rate = env.spec.fps / env.spec.action_repeat
 
@@ -348,7 +348,7 @@ def _replaceable(env: Environment) -> Callable[[World, State], jax.Array]:
     """(world, state) -> bool[H, W, 1], the background, or all where there is none."""
     background = env.background
     if background is None:
-        return lambda world, state: jnp.ones((*env.spec.observation.shape[:2], 1), bool)
+        return lambda world, state: jnp.ones((*env.spec.image.shape[:2], 1), bool)
     return lambda world, state: background(world, state)[..., None]
 
 
@@ -360,7 +360,7 @@ def _enlarged(mask: ArrayLike, height: int, width: int) -> np.ndarray:
 
 
 def _channels(env: Environment, name: str) -> int:
-    C = env.spec.observation.shape[-1]
+    C = env.spec.image.shape[-1]
     if C not in (1, 3):
         raise ValueError(
             f"{name} needs a picture of 1 or 3 channels; this one has {C}; put "

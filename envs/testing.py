@@ -75,7 +75,7 @@ def _check_pure(env: Environment, episode, key, state) -> None:
 
 
 def _check_picture(env: Environment, state, painted_difference: float) -> None:
-    H, W, C = env.spec.observation.shape
+    H, W, C = env.spec.image.shape
     picture = np.asarray(jax.jit(env.observe)(env.world, state))
     assert picture.shape == (H, W, C), f"observed {picture.shape}, not {(H, W, C)}"
     assert picture.dtype == np.uint8, f"observed {picture.dtype}, not uint8"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.core import Box, Environment
+from envs.core import Environment
 
 LUMA = np.array([0.299, 0.587, 0.114], "f4")
 """Shares of red, green and blue in luma, ITU-R BT.601."""
@@ -104,7 +104,7 @@ def frame_stack(env: Environment, count: int) -> Environment:
         raise ValueError(f"frame_stack is {count}; it must be at least 1")
     if count == 1:
         return env
-    H, W, C = env.spec.observation.shape
+    H, W, C = env.spec.image.shape
 
     def reset(world, episode, key):
         inner = env.reset(world, episode, key)
@@ -130,7 +130,7 @@ def grayscale(env: Environment) -> Environment:
     Raises:
       ValueError: the world's picture does not have three channels.
     """
-    H, W, C = env.spec.observation.shape
+    H, W, C = env.spec.image.shape
     if C != 3:
         raise ValueError(f"grayscale needs 3 channels; this picture has {C}")
 
@@ -155,7 +155,7 @@ def resize(env: Environment, height: int, width: int) -> Environment:
     """
     if height < 1 or width < 1:
         raise ValueError(f"resize is {height}x{width}; both must be at least 1 pixel")
-    H, W, C = env.spec.observation.shape
+    H, W, C = env.spec.image.shape
     if (height, width) == (H, W):
         return env
 
@@ -177,7 +177,7 @@ def resize(env: Environment, height: int, width: int) -> Environment:
 
 
 def _observing(env: Environment, shape: tuple[int, int, int]):
-    box: Box = env.spec.observation
+    box = env.spec.image
     return env.spec._replace(observation=box._replace(shape=shape))
 
 

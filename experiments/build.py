@@ -189,7 +189,7 @@ def _worn(config: Config) -> str:
 
 
 def _style(config: Config, spec: Spec) -> Style:
-    H, W, _ = spec.observation.shape
+    H, W, _ = spec.image.shape
     return Style(
         image=(H, W),
         window=config.encoder.window,

@@ -297,7 +297,7 @@ def film(
     """
     width, height = size
     spec = game.env.spec
-    H, W, _ = spec.observation.shape
+    H, W, _ = spec.image.shape
     race = _race(game, level)
     steered = jax.jit(drive)
     roads = _part(race.world, Roads)

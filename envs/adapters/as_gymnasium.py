@@ -406,7 +406,7 @@ class CarRacingVector(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndar
 
 def _spaces(spec: Spec) -> tuple[spaces.Box, spaces.Space]:
     """The observation and the action space of one world."""
-    observations = spaces.Box(0, 255, spec.observation.shape, np.uint8)
+    observations = spaces.Box(0, 255, spec.image.shape, np.uint8)
     if isinstance(spec.action, Discrete):
         return observations, spaces.Discrete(spec.action.n)
     low, high = (np.array(b, np.float32) for b in (spec.action.low, spec.action.high))

@@ -1,5 +1,6 @@
 """Simulators in processes of their own, behind `HostVectorEnv`."""
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 from envs.adapters.host_backend import LOCAL, Backend, Worker
 from envs.adapters.host_pool import RETRIES, Pool
 from envs.adapters.host_process import Lost
-from envs.adapters.host_simulator import Maker, Playing
+from envs.adapters.host_simulator import Facts, Maker, Playing
 from envs.core import Box, Discrete, Episode, HostVectorEnv, Moment, Spec
 
 
@@ -52,7 +53,7 @@ def host(
             "env.time_limit, in game frames"
         )
     spec = Spec(
-        observation=Box(facts.picture, (0,), (255,), "uint8"),
+        observation=_observation(facts),
         action=Discrete(facts.choices)
         if facts.choices
         else Box((len(facts.low),), facts.low, facts.high),
@@ -70,6 +71,13 @@ def host(
             return _play(pool, seeds, begin, painted)
 
     return HostVectorEnv(spec, size, play, pool.close)
+
+
+def _observation(facts: Facts) -> Box | tuple[Box, Box]:
+    picture = Box(facts.picture, (0,), (255,), "uint8")
+    if not facts.vector:
+        return picture
+    return picture, Box((facts.vector,), (-math.inf,), (math.inf,))
 
 
 class _Job(NamedTuple):

@@ -1,15 +1,16 @@
 """What the pool and its workers say to each other: bytes of a fixed layout, and JSON.
 
-Pictures for the agent do not travel: they lie in memory that both see.
+What the agent sees does not travel: it lies in memory that both see.
 """
 
 import json
+import mmap
 import struct
 from typing import NamedTuple
 
 import numpy as np
 
-from envs.adapters.host_simulator import Facts
+from envs.adapters.host_simulator import Facts, Seen
 
 READY, REFUSED, ANSWER, FAILED = b"R", b"N", b"A", b"F"
 """A worker's answers begin with one of these: it stands, with its facts; it cannot be,
@@ -82,3 +83,26 @@ def read_ready(message: bytes) -> Facts:
     for name in ("picture", "low", "high"):
         fields[name] = tuple(fields[name])
     return Facts(**fields)
+
+
+def memory_size(facts: Facts) -> int:
+    """Bytes of memory that an observation takes."""
+    return 4 * facts.vector + int(np.prod(facts.picture))
+
+
+def in_memory(memory: mmap.mmap, facts: Facts) -> Seen:
+    """The observation that lies there; the vector first, so that it is aligned."""
+    picture = np.frombuffer(memory, np.uint8, offset=4 * facts.vector)
+    picture = picture.reshape(facts.picture)
+    if not facts.vector:
+        return picture
+    return picture, np.frombuffer(memory, np.float32, facts.vector)
+
+
+def put(memory: Seen, seen: Seen) -> None:
+    """Writes an observation where it lies."""
+    if isinstance(memory, tuple):
+        for there, here in zip(memory, seen, strict=True):
+            there[:] = here
+    else:
+        memory[:] = seen

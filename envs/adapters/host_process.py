@@ -13,7 +13,14 @@ from multiprocessing import reduction, resource_tracker
 import numpy as np
 
 from envs.adapters import host_messages as messages
-from envs.adapters.host_simulator import Facts, Maker, Playing, Refused
+from envs.adapters.host_simulator import (
+    UNDRAWN,
+    Facts,
+    Maker,
+    Playing,
+    Refused,
+    Seen,
+)
 from envs.adapters.host_worker import serve
 from envs.core import Moment
 
@@ -48,10 +55,10 @@ class Worker:
         theirs.close()
         self.deadline = time.monotonic() + timeout
         self._choice = False
-        self._picture = np.zeros((0, 0, 0), np.uint8)
+        self._seen: Seen = UNDRAWN
 
     def facts(self) -> Facts:
-        """Reads that the simulator stands, and shares the memory of its pictures.
+        """Reads that the simulator stands, and shares the memory of what is seen.
 
         That memory has no name: it is gone with the last process that sees it, however
         that ends.
@@ -64,13 +71,13 @@ class Worker:
         if message[:1] == messages.REFUSED:
             raise Refused(message[1:].decode())
         facts = messages.read_ready(message)
-        size = int(np.prod(facts.picture))
+        size = messages.memory_size(facts)
         where = "/dev/shm" if os.path.isdir("/dev/shm") else None
         with tempfile.TemporaryFile(dir=where) as file, _or_lost():
             file.truncate(size)
             memory = mmap.mmap(file.fileno(), size)
             reduction.send_handle(self.pipe, file.fileno(), self._pid)
-        self._picture = np.frombuffer(memory, np.uint8).reshape(facts.picture)
+        self._seen = messages.in_memory(memory, facts)
         self._choice = facts.choices > 0
         return facts
 
@@ -92,7 +99,7 @@ class Worker:
                 for _ in range(answer.paintings)
             ]
         return Moment(
-            self._picture,
+            self._seen,
             answer.reward,
             answer.terminated,
             answer.truncated,

@@ -4,10 +4,14 @@ It runs in a worker process. Nothing here, and nothing that a maker of simulator
 imports, loads JAX: a worker needs neither its memory nor its threads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+
+Seen: TypeAlias = np.ndarray | tuple[np.ndarray, np.ndarray]
+"""An observation: the picture u8[H, W, C]; or, where `Facts.vector` is n and not 0,
+the pair of it and a vector f32[n] (`sensed`)."""
 
 
 class Facts(NamedTuple):
@@ -20,6 +24,7 @@ class Facts(NamedTuple):
       choices: how many choices there are; 0 where actions are vectors.
       max_steps: game frames after which an episode is over at the latest; 0 for never.
       fps: game frames a second, for films.
+      vector: how many numbers are known beside the picture; 0 where it is all.
     """
 
     picture: tuple[int, int, int]
@@ -28,6 +33,7 @@ class Facts(NamedTuple):
     choices: int
     max_steps: int
     fps: int
+    vector: int = 0
 
 
 class Simulator(NamedTuple):
@@ -35,26 +41,26 @@ class Simulator(NamedTuple):
 
     Attributes:
       facts: what does not change.
-      reset: seed -> the first picture u8[H, W, C]. Begins an episode that is the same
-        whenever it begins with this seed.
-      step: action f32[A], or an i32[] choice -> (picture, reward, terminated,
+      reset: seed -> the first observation. Begins an episode that is the same whenever
+        it begins with this seed.
+      step: action f32[A], or an i32[] choice -> (observation, reward, terminated,
         truncated), after one game frame.
       paint: (height, width) -> u8[height, width, 3], the present picture for people.
       close: () -> None, gives up what the simulator holds.
-      observe: () -> the present picture, for simulators that take longer to draw than
-        to move; their `step` returns `UNDRAWN` instead. Else None.
+      observe: () -> the present observation, for simulators that take longer to draw
+        than to move; their `step` returns `UNDRAWN` instead. Else None.
     """
 
     facts: Facts
-    reset: Callable[[int], np.ndarray]
-    step: Callable[[np.ndarray], tuple[np.ndarray, float, bool, bool]]
+    reset: Callable[[int], Seen]
+    step: Callable[[np.ndarray], tuple[Seen, float, bool, bool]]
     paint: Callable[[int, int], np.ndarray]
     close: Callable[[], None]
-    observe: Callable[[], np.ndarray] | None = None
+    observe: Callable[[], Seen] | None = None
 
 
 UNDRAWN = np.zeros((0, 0, 0), np.uint8)
-"""In place of a picture that no one has asked for."""
+"""In place of an observation that no one has asked for."""
 
 Maker: TypeAlias = Callable[[], Simulator]
 """Makes a simulator; a function of a module, or a `functools.partial` of one."""
@@ -62,6 +68,26 @@ Maker: TypeAlias = Callable[[], Simulator]
 
 class Refused(Exception):  # noqa: N818
     """This simulator cannot be made, here or anywhere; says why, in one sentence."""
+
+
+def sensed(values: Sequence[np.ndarray | float]) -> np.ndarray:
+    """Readings of sensors as one vector that a policy can bear, f32[n].
+
+    A fall may be felt as a thousand times what walking is. Every reading is squashed by
+    arcsinh: x below about 0.5, sign(x) log(2 |x|) above 2, so that what is small keeps
+    its unit, what is large its order, and nothing that a float can say is beyond 711.
+    What is no number, as after the state has run to infinity, is 0.
+
+    Args:
+      values: readings of any shape, each in its own unit, in the order of the vector.
+    """
+    flat = np.concatenate([np.ravel(value) for value in values]).astype(np.float64)
+    return np.arcsinh(np.nan_to_num(flat)).astype(np.float32)
+
+
+def picture_of(seen: Seen) -> np.ndarray:
+    """The picture of an observation, u8[H, W, C]."""
+    return seen[0] if isinstance(seen, tuple) else seen
 
 
 class Playing(NamedTuple):
@@ -85,7 +111,7 @@ def decided(
     """The simulator as the agent plays it: one step is one decision.
 
     What follows an episode's end inside a decision is not played. `max_steps` still
-    counts game frames.
+    counts game frames. Only pictures are stacked: of a vector the newest is seen.
 
     Args:
       simulator: the game, frame by frame.
@@ -102,16 +128,20 @@ def decided(
     stacked = np.zeros((H, W, C * stack), np.uint8)
     count = {"episode": 0, "step": 0}
 
-    def reset(seed: int) -> np.ndarray:
-        stacked[:] = np.tile(simulator.reset(seed), (1, 1, stack))
+    def with_stacked(seen: Seen) -> Seen:
+        return (stacked, seen[1]) if isinstance(seen, tuple) else stacked
+
+    def reset(seed: int) -> Seen:
+        seen = simulator.reset(seed)
+        stacked[:] = np.tile(picture_of(seen), (1, 1, stack))
         count["episode"] = 0
         watch()
-        return stacked
+        return with_stacked(seen)
 
-    def step(action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
+    def step(action: np.ndarray) -> tuple[Seen, float, bool, bool]:
         total, frames = 0.0, 0
         while True:
-            picture, reward, terminated, truncated = simulator.step(action)
+            seen, reward, terminated, truncated = simulator.step(action)
             total += reward
             frames += 1
             count["episode"] += 1
@@ -122,10 +152,10 @@ def decided(
                 break
         count["step"] = frames
         if simulator.observe is not None:
-            picture = simulator.observe()
+            seen = simulator.observe()
         stacked[..., : C * (stack - 1)] = stacked[..., C:].copy()
-        stacked[..., C * (stack - 1) :] = picture
-        return stacked, total, terminated, truncated and not terminated
+        stacked[..., C * (stack - 1) :] = picture_of(seen)
+        return with_stacked(seen), total, terminated, truncated and not terminated
 
     facts = facts._replace(picture=(H, W, C * stack), max_steps=limit)
     made = simulator._replace(facts=facts, reset=reset, step=step, observe=None)

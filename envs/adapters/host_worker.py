@@ -12,9 +12,11 @@ import numpy as np
 
 from envs.adapters import host_messages as messages
 from envs.adapters.host_simulator import (
+    Facts,
     Maker,
     Playing,
     Refused,
+    Seen,
     Simulator,
     decided,
 )
@@ -61,18 +63,19 @@ def _serve(pipe: Connection, simulator: Simulator, playing: Playing) -> None:
     game, frames = decided(simulator, playing, watch)
     choice = game.facts.choices > 0
     pipe.send_bytes(messages.ready(game.facts))
-    shared = _shared(pipe, game.facts.picture)
+    shared = _shared(pipe, game.facts)
     while True:
         told = pipe.recv_bytes()
         paintings.clear()
         try:
             if told[:1] == messages.RESET:
                 seed, *size = messages.read_reset(told)
-                shared[:] = game.reset(seed)
+                messages.put(shared, game.reset(seed))
                 answer = messages.Answer()
             else:
                 action = messages.read_step(told, choice)
-                shared[:], reward, terminated, truncated = game.step(action)
+                seen, reward, terminated, truncated = game.step(action)
+                messages.put(shared, seen)
                 answer = messages.Answer(
                     float(reward), bool(terminated), bool(truncated), frames()
                 )
@@ -87,14 +90,14 @@ def _serve(pipe: Connection, simulator: Simulator, playing: Playing) -> None:
             pipe.send_bytes(np.ascontiguousarray(painting).tobytes())
 
 
-def _shared(pipe: Connection, shape: tuple[int, int, int]) -> np.ndarray:
-    """The picture that both see, in memory without a name."""
+def _shared(pipe: Connection, facts: Facts) -> Seen:
+    """The observation that both see, in memory without a name."""
     file = reduction.recv_handle(pipe)
     try:
-        memory = mmap.mmap(file, int(np.prod(shape)))
+        memory = mmap.mmap(file, messages.memory_size(facts))
     finally:
         os.close(file)
-    return np.frombuffer(memory, np.uint8).reshape(shape)
+    return messages.in_memory(memory, facts)
 
 
 def _words(error: Exception) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.adapters.host_simulator import Facts, Refused, Simulator
+from envs.adapters.host_simulator import Facts, Refused, Simulator, sensed
 
 SIZE = 8
 
@@ -56,6 +56,22 @@ def dot(length=12, limited=True, leaves=True, tells_jax=False):
         (SIZE, SIZE, 3), (-1.0, -1.0), bound, 0, length if limited else 0, fps=10
     )
     return Simulator(facts, reset, step, paint, lambda: None)
+
+
+def felt(length=12):
+    """`dot`, which also says how bright its picture is, its frame, and -1."""
+    world = dot(length)
+
+    def with_vector(picture):
+        return picture, sensed([picture.mean(), np.sinh([picture[0, 0, 0], -1.0])])
+
+    def step(action):
+        picture, *rest = world.step(action)
+        return with_vector(picture), *rest
+
+    facts = world.facts._replace(vector=3)
+    reset = lambda seed: with_vector(world.reset(seed))  # noqa: E731
+    return world._replace(facts=facts, reset=reset, step=step)
 
 
 def troubled(kind, folder, times, seed=3, length=12):

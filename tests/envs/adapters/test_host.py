@@ -13,9 +13,10 @@ import pytest
 
 from envs.adapters.host import host
 from envs.adapters.host_pool import RETRIES
-from envs.adapters.host_simulator import Playing, decided
+from envs.adapters.host_simulator import Playing, decided, sensed
+from envs.core import Box
 from tests.envs.adapters import host_worlds
-from tests.envs.adapters.host_worlds import SIZE, dot, troubled
+from tests.envs.adapters.host_worlds import SIZE, dot, felt, troubled
 
 SEEDS = [3, 11, 4, 3, 8]
 PUSH = np.array([0.25, -0.5], np.float32)
@@ -86,6 +87,55 @@ def test_the_spec_is_that_of_the_decisions(hosted):
     assert spec.observation.shape == (SIZE, SIZE, 9)
     assert (spec.max_steps, spec.action_repeat, spec.fps) == (3, 5, 10)
     assert (spec.action.shape, spec.action.low) == ((2,), (-1.0, -1.0))
+
+
+def test_a_vector_lies_beside_the_picture(hosted):
+    """In every process what it is in none; pictures are stacked, vectors are not."""
+    playing = Playing(action_repeat=2, frame_stack=2)
+
+    def story(index, seen):
+        told = []
+        while not (seen.terminated or seen.truncated):
+            picture, vector = seen.observation
+            told.append((picture.tobytes(), vector.tolist()))
+            seen = yield PUSH
+        return told
+
+    expected = []
+    for seed in SEEDS:
+        game, _ = decided(felt(), playing, lambda: None)
+        plain, _ = decided(dot(), playing, lambda: None)
+        (picture, vector), over = game.reset(seed), False
+        np.testing.assert_array_equal(picture, plain.reset(seed))
+        expected.append([])
+        while not over:
+            newest = picture[..., 3:]
+            np.testing.assert_allclose(
+                vector,
+                [np.arcsinh(newest.mean()), newest[0, 0, 0], -1],
+                rtol=1e-6,  # a few roundings of float32
+            )
+            expected[-1].append((picture.tobytes(), vector.tolist()))
+            (picture, vector), _, *ended = game.step(PUSH)
+            np.testing.assert_array_equal(picture, plain.step(PUSH)[0])
+            over = any(ended)
+    for size in (1, 2):
+        world = hosted(felt, size, "Felt", playing)
+        assert world.play(SEEDS, story, (0, 0)) == expected
+    everything = Box((3,), (-np.inf,), (np.inf,))
+    assert world.spec.observation == (world.spec.image, everything)
+    assert world.spec.image == Box((SIZE, SIZE, 6), (0,), (255,), "uint8")
+
+
+def test_no_reading_is_too_much_for_a_policy():
+    """Small ones as they are, large ones by their order, what is no number is 0."""
+    vector = sensed([1e-3, np.array([[np.sinh(2.0), -1e10]]), np.float32(np.nan)])
+    assert vector.dtype == np.float32
+    # arcsinh(x) is x - x^3 / 6, and log(2 x) where 1 / x^2 is nothing.
+    expected = [1e-3 - 1e-9 / 6, 2, -np.log(2e10), 0]
+    np.testing.assert_allclose(vector, expected, rtol=1e-6)
+    beyond = sensed([np.inf, -np.inf])
+    np.testing.assert_allclose(beyond, np.log(2) * 1025 * np.array([1, -1]), rtol=1e-6)
 
 
 def test_a_worker_loads_no_jax(hosted):
