@@ -14,10 +14,18 @@ import numpy as np
 from envs.adapters import dm_distractions as distractions
 from envs.adapters import opengl
 from envs.adapters.gymnasium import seen
-from envs.adapters.host_simulator import UNDRAWN, Facts, Refused, Simulator
+from envs.adapters.host_simulator import (
+    UNDRAWN,
+    Facts,
+    Refused,
+    Seen,
+    Simulator,
+    picture_of,
+    sensed,
+)
 
 JOIN = "+"
-"""Joins the cameras that are seen at once."""
+"""Joins the cameras that are seen at once, and what is felt."""
 _UNBOUNDED = 1e10
 """MuJoCo's largest number, for want of infinity."""
 _FOLLOWING = {"quadruped": "2"}
@@ -30,6 +38,7 @@ def simulator(
     camera: str = "",
     size: int = 84,
     gray: bool = False,
+    proprioception: str = "",
     wear: distractions.Wear = distractions.Wear(),  # noqa: B008
 ) -> Simulator:
     """A task of the DeepMind Control Suite, seen by cameras of its model.
@@ -45,24 +54,32 @@ def simulator(
         channels. "" is 0, and for the quadruped 2, which follows it.
       size: height and width of the picture in pixels.
       gray: whether the agent sees luma, one channel of each camera, instead of colours.
+      proprioception: names of the task's own observations, joined with `JOIN`, that are
+        known beside the picture, one behind another (`sensed`); "" is none.
       wear: what distracts from it (`envs.adapters.dm_distractions`).
 
     Raises:
-      Refused: there is no such task or camera, its actions have no bounds, dm_control
-        is not installed, nothing can be drawn on this machine, or it cannot wear that.
+      Refused: there is no such task, camera or observation, its actions have no
+        bounds, dm_control is not installed, nothing can be drawn on this machine, or it
+        cannot wear that.
     """
     env = _loaded(domain, task)
     physics = env.physics
     cameras = _cameras(physics, camera or _FOLLOWING.get(domain, "0"), domain)
     low, high = _bounds(env, domain, task)
+    felt = _felt(env, proprioception, f"{domain} {task}")
     broken = _physics_error()
     worn = distractions.worn(physics, domain, cameras, wear)
     # Software that draws takes its time for what is outside of the picture too.
     _set_buffer(physics, size)
 
-    def observe() -> np.ndarray:
+    def observe() -> Seen:
         pictures = [seen(draw(size, size, name), 0, gray) for name in cameras]
-        return np.concatenate(pictures, axis=-1)
+        picture = np.concatenate(pictures, axis=-1)
+        if not felt:
+            return picture
+        readings = env.task.get_observation(physics)
+        return picture, sensed([readings[name] for name in felt])
 
     def draw(height: int, width: int, name: int | str) -> np.ndarray:
         if max(height, width) > _buffer(physics):
@@ -71,14 +88,14 @@ def simulator(
             each.show()
         return physics.render(height, width, camera_id=name)
 
-    def reset(seed: int) -> np.ndarray:
+    def reset(seed: int) -> Seen:
         env.task.random.seed(seed)
         env.reset()
         for each in worn:
             each.begin(seed)
         return observe()
 
-    def step(action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
+    def step(action: np.ndarray) -> tuple[Seen, float, bool, bool]:
         try:
             now = env.step(action)
         except broken:  # from the same seed it would come to the same again
@@ -93,13 +110,15 @@ def simulator(
     except Exception as error:
         raise Refused(_undrawable(error)) from None
     limit = env._step_limit
+    first = reset(0)
     facts = Facts(
-        picture=reset(0).shape,  # pyright: ignore[reportArgumentType]
+        picture=picture_of(first).shape,  # pyright: ignore[reportArgumentType]
         low=low,
         high=high,
         choices=0,
         max_steps=math.ceil(limit) if math.isfinite(limit) else 0,
         fps=round(1 / env.control_timestep()),
+        vector=len(first[1]) if isinstance(first, tuple) else 0,
     )
     return Simulator(
         facts,
@@ -180,6 +199,19 @@ def _bounds(
             "play it; choose another task"
         )
     return tuple(map(float, spec.minimum)), tuple(map(float, spec.maximum))
+
+
+def _felt(env: Any, chosen: str, task: str) -> list[str]:
+    names = chosen.split(JOIN) if chosen else []
+    there = list(env.observation_spec())
+    for name in names:
+        if name not in there:
+            raise Refused(
+                f"env.proprioception is {chosen}, but {task} has no observation "
+                f"{name!r}; it has {', '.join(there)}, and several can be joined with "
+                f"{JOIN}"
+            )
+    return names
 
 
 # --- the picture --------------------------------------------------------------------

@@ -42,6 +42,9 @@ class DmControlConfig:
       size: height and width of the agent's picture in pixels.
       color: rgb, or gray (1 channel of each camera).
       tracks: how many seeds training draws from.
+      proprioception: names of the task's own observations that the agent knows beside
+        the picture, joined with "+" (for the quadruped egocentric_state+imu); empty is
+        none.
       time_limit: control steps (game frames) after which an episode is truncated; 0
         keeps the task's own limit, 1000.
       action_repeat: game frames for which an action is held.
@@ -59,6 +62,7 @@ class DmControlConfig:
     size: int = 84
     color: Color = Color.rgb
     tracks: int = 256
+    proprioception: str = ""
     time_limit: int = 0
     action_repeat: int = 4
     frame_stack: int = 1
@@ -101,6 +105,7 @@ def maker(config: DmControlConfig) -> Maker:
         camera=config.camera,
         size=config.size,
         gray=config.color is Color.gray,
+        proprioception=config.proprioception,
         wear=Wear(
             worn(config.variant),
             config.difficulty.value,

@@ -184,13 +184,48 @@ def test_a_machine_that_cannot_draw_says_so(monkeypatch):
 
 def test_its_settings_reach_it():
     config = DmControlConfig(
-        domain="walker", task="walk", camera="back", size=12, color=Color.gray
+        domain="walker",
+        task="walk",
+        camera="back",
+        proprioception="height",
+        size=12,
+        color=Color.gray,
     )
     make = registry.REGISTRY["dm_control"].simulator(config)
     assert make.args == ("walker", "walk")
-    expected = {"camera": "back", "size": 12, "gray": True, "wear": Wear()}
-    assert make.keywords == expected
+    assert make.keywords == {
+        "camera": "back",
+        "size": 12,
+        "gray": True,
+        "proprioception": "height",
+        "wear": Wear(),
+    }
     assert registry.title(config) == "walker walk"
+
+
+def test_a_quadruped_feels_what_is_asked_for_and_sees_with_its_own_camera():
+    from dm_control import suite
+
+    names = "egocentric_state+torso_upright+imu"
+    world = simulator("quadruped", "escape", "egocentric", 32, proprioception=names)
+    assert (world.facts.picture, world.facts.vector) == ((32, 32, 3), 44 + 1 + 6)
+    with suite.load("quadruped", "escape", task_kwargs={"random": 3}) as theirs:
+        game, _ = decided(world, Playing(2), lambda: None)
+        now, (picture, vector) = theirs.reset(), game.reset(3)
+        for index in range(3):
+            readings = [np.ravel(now.observation[name]) for name in names.split("+")]
+            expected = np.arcsinh(np.concatenate(readings)).astype(np.float32)
+            np.testing.assert_array_equal(vector, expected)
+            own = theirs.physics.render(32, 32, camera_id="egocentric")
+            np.testing.assert_array_equal(picture, own)
+            (picture, vector), _, *_ = game.step(action(game, index))
+            now = [theirs.step(action(game, index)) for _ in range(2)][-1]
+    world.close()
+
+
+def test_a_feeling_that_there_is_not_is_refused():
+    with pytest.raises(Refused, match="no observation 'eyes'; it has position, veloc"):
+        simulator("cheetah", "run", proprioception="position+eyes")
 
 
 # --- slow ones ----------------------------------------------------------------------
@@ -260,3 +295,22 @@ def test_it_is_learned_in_evaluated_and_filmed(tmp_path, capsys):
     arguments = ("mode=record", f"run={run}", "episodes=1", "height=240")
     assert main(list(arguments)) == 0
     assert (run / "videos" / "track-2000.mp4").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_quadruped_that_sees_and_feels_is_trained_evaluated_and_filmed(
+    tmp_path, capsys
+):
+    """The preset, made short; with patches chosen by rank and with a transformer."""
+    quick = (
+        *("agent.population=4", "agent.episodes=1", "iterations=2", "save_every=1"),
+        *("evaluate_every=0", "film_every=0", "env.time_limit=8", "env.size=32"),
+    )
+    for encoder in ("default", "trans"):
+        name = f"{tmp_path}/{encoder}"
+        line = (*quick, f"encoder={encoder}", f"resume={name}")
+        assert main(("experiment=quadruped", *line)) == 0, capsys.readouterr().err
+        for mode in ("evaluate", "record"):
+            arguments = (f"mode={mode}", f"run={name}", "episodes=1", "height=240")
+            assert main(arguments) == 0, capsys.readouterr().err
+        assert list(tmp_path.glob(f"{encoder}/videos/*-1.png"))
