@@ -303,14 +303,17 @@ def test_a_quadruped_that_sees_and_feels_is_trained_evaluated_and_filmed(
 ):
     """The preset, made short; with patches chosen by rank and with a transformer."""
     quick = (
-        *("agent.population=4", "agent.episodes=1", "iterations=2", "save_every=1"),
+        *("agent.population=2", "agent.episodes=1", "iterations=2", "save_every=1"),
         *("evaluate_every=0", "film_every=0", "env.time_limit=8", "env.size=32"),
     )
     for encoder in ("default", "trans"):
-        name = f"{tmp_path}/{encoder}"
-        line = (*quick, f"encoder={encoder}", f"resume={name}")
-        assert main(("experiment=quadruped", *line)) == 0, capsys.readouterr().err
+        root = tmp_path / encoder
+        line = (*quick, f"encoder={encoder}", f"root={root}")
+        assert main(["experiment=quadruped", *line]) == 0, capsys.readouterr().err
+        (run,) = (path for path in root.iterdir() if path.is_dir())
         for mode in ("evaluate", "record"):
-            arguments = (f"mode={mode}", f"run={name}", "episodes=1", "height=240")
+            arguments = [f"mode={mode}", f"run={run}", "episodes=2", "height=240"]
             assert main(arguments) == 0, capsys.readouterr().err
-        assert list(tmp_path.glob(f"{encoder}/videos/*-1.png"))
+        scored = json.loads((run / "evaluation-2000-2.json").read_text())
+        assert len(set(scored["returns"].values())) == 2
+        assert (run / "videos" / "track-2000-1.png").stat().st_size > 1000
