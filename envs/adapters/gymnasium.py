@@ -25,6 +25,7 @@ def simulator(
     size: int = 0,
     gray: bool = False,
     painted: str = "",
+    made: Callable[[str, Mapping[str, Any]], gymnasium.Env] | None = None,
 ) -> Simulator:
     """An environment of Gymnasium's registry.
 
@@ -38,6 +39,7 @@ def simulator(
       gray: whether the agent sees luma, one channel, instead of three colours.
       painted: the same as `pixels`, for people; "" shows them what the agent sees,
         before it is resized and turned grey. It must be the same view.
+      made: (id, options) -> the environment, where it is not of Gymnasium's registry.
 
     Raises:
       Refused: there is no such environment, it lacks a package or an image, or its
@@ -45,12 +47,13 @@ def simulator(
     """
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
-    env = _made(id, options)
+    made = made or _made
+    env = made(id, options)
     source = _source(env, id, pixels)
     if RENDER in (source, painted):
         _check_renders(env, id)
         env.close()
-        env = _made(id, {**options, "render_mode": "rgb_array"})
+        env = made(id, {**options, "render_mode": "rgb_array"})
     view = _view(env, source)
     shown = _view(env, painted or source)
     low, high, choices, to_action = _actions(env, id)

@@ -2,10 +2,18 @@
 
 import functools
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from envs.adapters.host_simulator import Maker
 from envs.settings import Color, at_least
+
+
+class Backend(Enum):
+    """Whose environments they are."""
+
+    gymnasium = "gymnasium"
+    envpool = "envpool"
 
 
 @dataclass(frozen=True)
@@ -16,6 +24,8 @@ class GymnasiumConfig:
       name: "gymnasium".
       id: its name in Gymnasium's registry, perhaps with the module that registers it
         (my_world:MyWorld-v0).
+      backend: gymnasium, or envpool, whose worlds in C++ are faster; their seeds stand
+        for other episodes, and only ids of its own list can be played.
       options: keyword arguments of its constructor (`env.options.continuous=false`).
       pixels: what the agent sees: observation, render (what it renders), or the name of
         an entry of its observation; empty takes the observation if that is an image,
@@ -31,6 +41,7 @@ class GymnasiumConfig:
 
     name: str = "gymnasium"
     id: str = ""
+    backend: Backend = Backend.gymnasium
     options: dict[str, Any] = field(default_factory=dict)
     pixels: str = ""
     size: int = 0
@@ -53,6 +64,9 @@ def maker(config: GymnasiumConfig) -> Maker:
             "env.id is empty; env=gymnasium needs the name of an environment, for "
             "example env.id=CarRacing-v3"
         )
+    made = None
+    if config.backend is Backend.envpool:
+        from envs.adapters.envpool import made
     return functools.partial(
         simulator,
         config.id,
@@ -60,4 +74,5 @@ def maker(config: GymnasiumConfig) -> Maker:
         pixels=config.pixels,
         size=config.size,
         gray=config.color is Color.gray,
+        made=made,
     )
