@@ -28,6 +28,8 @@ JOIN = "+"
 """Joins the cameras that are seen at once, and what is felt."""
 _UNBOUNDED = 1e10
 """MuJoCo's largest number, for want of infinity."""
+_LIGHT_SHADOWS = 512
+"""Height and width of a light picture's map of shadows; the suite's own is 2048."""
 _FOLLOWING = {"quadruped": "2"}
 """The usual cameras of domains whose camera 0 stands still far away."""
 
@@ -39,6 +41,7 @@ def simulator(
     size: int = 84,
     gray: bool = False,
     proprioception: str = "",
+    light: bool = False,
     wear: distractions.Wear = distractions.Wear(),  # noqa: B008
 ) -> Simulator:
     """A task of the DeepMind Control Suite, seen by cameras of its model.
@@ -56,6 +59,7 @@ def simulator(
       gray: whether the agent sees luma, one channel of each camera, instead of colours.
       proprioception: names of the task's own observations, joined with `JOIN`, that are
         known beside the picture, one behind another (`sensed`); "" is none.
+      light: whether shadows are coarse and edges are not smoothed, in less time.
       wear: what distracts from it (`envs.adapters.dm_distractions`).
 
     Raises:
@@ -70,6 +74,9 @@ def simulator(
     felt = _felt(env, proprioception, f"{domain} {task}")
     broken = _physics_error()
     worn = distractions.worn(physics, domain, cameras, wear)
+    if light:
+        physics.model.vis.quality.shadowsize = _LIGHT_SHADOWS
+        physics.model.vis.quality.offsamples = 0
     # Software that draws takes its time for what is outside of the picture too.
     _set_buffer(physics, size)
 

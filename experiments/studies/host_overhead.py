@@ -169,6 +169,7 @@ def hosted(
             total += seen.reward
             if seen.terminated or seen.truncated:
                 break
+        assert isinstance(seen.observation, np.ndarray), "neither game tells a vector"
         return _story(total, seen.observation)
 
     return world.play(seeds, begin, (0, 0))
@@ -219,7 +220,7 @@ def turns(name: str, game: Game, seconds: float, repeats: int) -> list[Turn]:
         if any(stories[way] != stories["bare"] for way in WAYS):
             raise RuntimeError(f"{name} came out differently in another process")
         print(
-            f"{name}: {one.spec.observation.shape} pictures, action repeat "
+            f"{name}: {one.spec.image.shape} pictures, action repeat "
             f"{game.config.action_repeat}, {episodes} episodes of {DECISIONS} "
             f"decisions; a worker starts in {started:.1f} s",
             flush=True,

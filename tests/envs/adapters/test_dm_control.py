@@ -8,7 +8,7 @@ from envs import registry
 from envs.adapters import dm_control
 from envs.adapters.dm_control import simulator
 from envs.adapters.dm_distractions import Wear
-from envs.adapters.dm_settings import DmControlConfig
+from envs.adapters.dm_settings import DmControlConfig, Drawing
 from envs.adapters.gymnasium import seen
 from envs.adapters.host_simulator import UNDRAWN, Playing, Refused, decided
 from envs.settings import Color
@@ -132,6 +132,19 @@ def test_cameras_are_seen_by_number_by_name_and_together(theirs):
     grey.close()
 
 
+def test_a_light_picture_shows_the_same_with_rougher_edges(theirs):
+    theirs.task.random.seed(1)
+    theirs.reset()
+    full = theirs.physics.render(84, 84, camera_id=0).astype(int)
+    world = simulator("cheetah", "run", size=84, light=True)
+    apart = np.abs(world.reset(1) - full)
+    world.close()
+    # 0.59 of 255 levels; twice that would be a picture without shadows (1.14). Edges
+    # are where it is more than 8 levels, in a hundredth of the picture or so.
+    assert 0 < apart.mean() < 0.8
+    assert np.mean(apart.max(axis=-1) > 8) < 0.05
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -190,6 +203,7 @@ def test_its_settings_reach_it():
         proprioception="height",
         size=12,
         color=Color.gray,
+        drawing=Drawing.light,
     )
     make = registry.REGISTRY["dm_control"].simulator(config)
     assert make.args == ("walker", "walk")
@@ -198,6 +212,7 @@ def test_its_settings_reach_it():
         "size": 12,
         "gray": True,
         "proprioception": "height",
+        "light": True,
         "wear": Wear(),
     }
     assert registry.title(config) == "walker walk"
