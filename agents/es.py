@@ -26,6 +26,11 @@ from agents.rollout import EpisodeStats, episode_keys, returns
 from envs.core import HostVectorEnv, VectorEnv
 
 
+MEMORY = 256_000_000
+"""Bytes that a strategy may remember: CMA_ES of 5,600 parameters, two matrices of each
+with each. To decompose one takes several times that."""
+
+
 class Strategy(Enum):
     """evosax's strategies that keep a distribution and are scored by whole episodes.
 
@@ -146,6 +151,14 @@ def make(
     shapes = jax.eval_shape(policy.init, jax.random.key(0))
     mean = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     strategy, params = _strategy(config, mean)
+
+    def init(key: jax.Array) -> ESState:
+        with _lenient():
+            state = strategy.init(key, mean, params)
+        zero = jnp.int32(0)
+        return ESState(_strong(state), skipped=zero, nonfinite=zero)
+
+    _check_size(config, shapes, jax.eval_shape(init, jax.random.key(0)))
     mesh = Mesh(np.asarray(devices), ("population",))
     split = NamedSharding(mesh, PartitionSpec("population"))
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -163,12 +176,6 @@ def make(
                 episodes, key = put((episodes, key), everywhere)
             stats = whole(of_shards(put(seated, split), world, episodes, key))
             return jax.tree.map(lambda leaf: leaf[:P], stats)
-
-    def init(key: jax.Array) -> ESState:
-        with _lenient():
-            state = strategy.init(key, mean, params)
-        zero = jnp.int32(0)
-        return ESState(_strong(state), skipped=zero, nonfinite=zero)
 
     home = next(d for d in mesh.devices.flat if d.process_index == jax.process_index())
 
@@ -319,6 +326,20 @@ def _check(config: ESConfig, env: VectorEnv | HostVectorEnv) -> None:
     if isinstance(env, VectorEnv) and env.size != config.episodes:
         raise ValueError(
             f"a member's {config.episodes} episodes need as many worlds, not {env.size}"
+        )
+
+
+def _check_size(config: ESConfig, solution: Params, state: ESState) -> None:
+    """A matrix of all parameters with all is soon beyond any memory."""
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    if size > MEMORY:
+        count = sum(leaf.size for leaf in jax.tree.leaves(solution))
+        raise ValueError(
+            f"agent.strategy={config.strategy.name} would remember {size / 1e9:.1f} GB "
+            f"of the policy's {count:,} parameters, and need several times that in a "
+            f"generation; at most {MEMORY / 1e9:.1f} GB are allowed: take "
+            "agent.strategy=Sep_CMA_ES, whose memory is their number, or a smaller "
+            "policy"
         )
 
 

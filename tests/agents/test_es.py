@@ -16,11 +16,11 @@ from iap import EncoderConfig
 from tests.probes import dot_world
 
 
-def small(env, devices=1, **settings):
+def small(env, devices=1, size=4, **settings):
     settings = {"population": 8, "episodes": 2, "patience": 0, **settings}
     config = es.ESConfig(**settings)
     encoder = EncoderConfig(window=2, stride=2, top_k=2, features=8)
-    policy = make_policy(env.spec, encoder, ControllerConfig(Core.mlp, 4))
+    policy = make_policy(env.spec, encoder, ControllerConfig(Core.mlp, size))
     worlds = vectorise(env, max(config.episodes, 1))
     learner = es.make(config, policy, worlds, 6, jax.devices()[:devices])
     return learner, learner.place(env.world)
@@ -164,6 +164,11 @@ def test_a_generation_without_a_finite_return_is_skipped():
     same(before.strategy, after.strategy)
 
 
+def test_a_large_policy_has_strategies_without_matrices():
+    learner, _ = small(dot_world(), size=2000, strategy=es.Strategy.Sep_CMA_ES)
+    assert sum(x.size for x in jax.tree.leaves(learner.init(jax.random.key(0)))) < 1e5
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -181,6 +186,10 @@ def test_a_generation_without_a_finite_return_is_skipped():
         ({"population": 7, "strategy": es.Strategy.PGPE}, "population=7.*PGPE.*even"),
         ({"params": {"c_sdt": 0.1}}, "agent.params.c_sdt.*CMA_ES; it has.*c_std"),
         ({"learning_rate": 0.1}, "CMA_ES has no optimiser"),
+        (
+            {"size": 2000},
+            r"CMA_ES would remember \d\.\d GB of the policy's 1\d,\d{3} p",
+        ),
     ],
 )
 def test_impossible_settings_are_refused_by_name(settings, message):

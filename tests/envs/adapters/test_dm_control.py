@@ -323,7 +323,7 @@ def test_a_quadruped_that_sees_and_feels_is_trained_evaluated_and_filmed(
     )
     for encoder in ("default", "trans"):
         root = tmp_path / encoder
-        line = (*quick, f"encoder={encoder}", f"root={root}")
+        line = (*quick, f"encoder={encoder}", f"root={root}", strategy)
         assert main(["experiment=quadruped", *line]) == 0, capsys.readouterr().err
         (run,) = (path for path in root.iterdir() if path.is_dir())
         for mode in ("evaluate", "record"):
