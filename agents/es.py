@@ -25,7 +25,6 @@ from agents.placing import agreed, put, whole
 from agents.rollout import EpisodeStats, episode_keys, returns
 from envs.core import HostVectorEnv, VectorEnv
 
-
 MEMORY = 256_000_000
 """Bytes that a strategy may remember: CMA_ES of 5,600 parameters, two matrices of each
 with each. To decompose one takes several times that."""

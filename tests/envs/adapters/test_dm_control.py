@@ -321,9 +321,10 @@ def test_a_quadruped_that_sees_and_feels_is_trained_evaluated_and_filmed(
         *("agent.population=2", "agent.episodes=1", "iterations=2", "save_every=1"),
         *("evaluate_every=0", "film_every=0", "env.time_limit=8", "env.size=32"),
     )
-    for encoder in ("default", "trans"):
+    for encoder, strategy in (("default", "CMA_ES"), ("trans", "Sep_CMA_ES")):
         root = tmp_path / encoder
-        line = (*quick, f"encoder={encoder}", f"root={root}", strategy)
+        line = (*quick, f"encoder={encoder}", f"root={root}")
+        line += (f"agent.strategy={strategy}",)
         assert main(["experiment=quadruped", *line]) == 0, capsys.readouterr().err
         (run,) = (path for path in root.iterdir() if path.is_dir())
         for mode in ("evaluate", "record"):
