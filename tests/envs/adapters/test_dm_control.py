@@ -320,6 +320,7 @@ def test_a_quadruped_that_sees_and_feels_is_trained_evaluated_and_filmed(
     quick = (
         *("agent.population=2", "agent.episodes=1", "iterations=2", "save_every=1"),
         *("evaluate_every=0", "film_every=0", "env.time_limit=8", "env.size=32"),
+        "height=120",
     )
     for encoder, strategy in (("default", "CMA_ES"), ("trans", "Sep_CMA_ES")):
         root = tmp_path / encoder
