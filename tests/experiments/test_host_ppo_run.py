@@ -30,7 +30,7 @@ def kept(root: Path):
 
 
 @pytest.mark.slow
-def test_a_run_that_stopped_goes_on_to_the_same_numbers(compiled, tmp_path, capsys):
+def test_a_run_that_stopped_goes_on_to_the_same_numbers(tmp_path, capsys):
     """With any number of simulators, none of which is part of what is saved."""
     for root, workers, iterations in (("a", 1, 2), ("a", 3, 4), ("b", 2, 4)):
         settings = (f"root={tmp_path / root}", f"workers={workers}")

@@ -20,7 +20,7 @@ QUICK = ("mode=play", "env=CarRacing", "height=120", "track=17", "env.size=16")
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, compiled):
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)
