@@ -6,7 +6,7 @@ from typing import Any
 
 from agents import minibatches
 from agents.core import Policy
-from envs.core import LAX, HostVectorEnv, VectorEnv
+from envs.core import HostVectorEnv, VectorEnv
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,6 @@ def _check_steps(
                 "env.time_limit"
             )
         return
-    if env.loop is not LAX:
-        raise ValueError(
-            "agent=ppo needs a world that is written in JAX; for this one choose "
-            "agent=es"
-        )
     if env.size != config.worlds:
         raise ValueError(f"agent.worlds is {config.worlds}, but there are {env.size}")
     if steps > longest:

@@ -179,7 +179,9 @@ def _chunked_scores(
     if normalised:
         value, exponent = jax.eval_shape(key_features, _first(keys))
         none = jnp.zeros(max(value.shape[1], exponent.shape[1]))
-        start = jnp.full((1, exponent.shape[1]), -jnp.inf), none
+        # Not -inf: where the first exponents are, -inf - -inf would be no number.
+        lowest = jnp.finfo(jnp.float32).min
+        start = jnp.full((1, exponent.shape[1]), lowest), none
         step = jax.checkpoint(key_sum, prevent_cse=False)
         shift, total = scan_chunks(step, start, keys, chunk)[0]
     else:

@@ -27,6 +27,12 @@ def made(id: str, options: Mapping[str, Any]) -> gymnasium.Env:
     Raises:
       Refused: EnvPool is not installed, has no such world, or none of these options.
     """
+    for name in ("seed", "num_envs", "num_threads", "env_type"):
+        if name in options:
+            raise Refused(
+                f"env.options.{name} is {options[name]}, but each of EnvPool's worlds "
+                "is made alone and with its episode's seed; leave it out"
+            )
     try:
         envpool = importlib.import_module("envpool")
     except ImportError:

@@ -41,7 +41,7 @@ def backend() -> Backend:
             "workers_on=ray needs the package ray, which is not installed; run "
             "pip install 'ray>=2.40,<3'"
         ) from None
-    address = os.environ.get(ADDRESS, "local")
+    address = os.environ.get(ADDRESS) or "local"
     if not ray.is_initialized():
         own = {"include_dashboard": False} if address == "local" else {}
         try:

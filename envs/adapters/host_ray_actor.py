@@ -1,12 +1,11 @@
 """What a Ray actor does with its simulator. Loads neither JAX nor Ray."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from envs.adapters.host_simulator import Facts, Maker, Playing, decided
+from envs.adapters.host_simulator import Facts, Maker, Playing, decided, in_company
 
 
 class Actor:
@@ -23,10 +22,7 @@ class Actor:
 
     def facts(self) -> Facts:
         """Makes the simulator; raises what its maker raises."""
-        # Many simulators share the cores: none of them gains from threads of its own.
-        os.environ.setdefault("LP_NUM_THREADS", "1")
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        in_company()
         self._simulator = self._make()
         self._game, self._frames = decided(self._simulator, self._playing, self._watch)
         return self._game.facts
@@ -41,6 +37,9 @@ class Actor:
     def step(self, action: np.ndarray) -> tuple[Any, ...]:
         """Plays an action f32[A], or a choice."""
         self._paintings = []
+        # As a local worker gives it to the simulator.
+        choice = self._game.facts.choices > 0
+        action = np.int32(action) if choice else np.asarray(action, np.float32)
         picture, reward, terminated, truncated = self._game.step(action)
         ends = bool(terminated), bool(truncated)
         return picture, float(reward), *ends, self._frames(), self._paintings

@@ -4,6 +4,7 @@ It runs in a worker process. Nothing here, and nothing that a maker of simulator
 imports, loads JAX: a worker needs neither its memory nor its threads.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -88,6 +89,13 @@ def sensed(values: Sequence[np.ndarray | float]) -> np.ndarray:
 def picture_of(seen: Seen) -> np.ndarray:
     """The picture of an observation, u8[H, W, C]."""
     return seen[0] if isinstance(seen, tuple) else seen
+
+
+def in_company() -> None:
+    """Many simulators share the cores: none of them gains from threads of its own."""
+    os.environ.setdefault("LP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 
 class Playing(NamedTuple):

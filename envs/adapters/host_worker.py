@@ -19,6 +19,7 @@ from envs.adapters.host_simulator import (
     Seen,
     Simulator,
     decided,
+    in_company,
 )
 
 
@@ -26,10 +27,7 @@ def serve(pipe: Connection, make: Maker, playing: Playing) -> None:
     """Makes the simulator and plays it until the pipe is closed at the other end."""
     os.setpgrp()  # what the simulator starts can then be ended with this process
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    # Many simulators share the cores: none of them gains from threads of its own.
-    os.environ.setdefault("LP_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    in_company()
     # Without the pool at the other end there is no one left to play for.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:

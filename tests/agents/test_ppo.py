@@ -9,7 +9,7 @@ from jax import monitoring
 from agents import keys, moments, ppo
 from agents.controllers import ControllerConfig, Core
 from agents.policy import make_actor_critic, make_policy
-from envs.core import Loop, Outcome
+from envs.core import Outcome
 from envs.vector import vectorise
 from iap import EncoderConfig, Kernel
 from tests import probes
@@ -392,11 +392,3 @@ def test_a_policy_without_a_distribution_is_refused():
     policy = make_policy(env.spec, CONTENT, ControllerConfig())
     with pytest.raises(ValueError, match="agent=ppo needs a policy"):
         ppo.make(ppo.PPOConfig(), policy, vectorise(env, 64), 6, jax.devices())
-
-
-def test_a_world_that_is_not_jax_is_refused():
-    env = probes.acted_reward()
-    policy = make_actor_critic(env.spec, CONTENT, ControllerConfig())
-    worlds = vectorise(env, 64)._replace(loop=Loop(scan=max, until=max))
-    with pytest.raises(ValueError, match="written in JAX"):
-        ppo.make(ppo.PPOConfig(), policy, worlds, 6, jax.devices())

@@ -25,6 +25,12 @@ def test_a_missing_package_is_refused(monkeypatch):
         simulator(ID, {}, made=made)
 
 
+@pytest.mark.parametrize("name", ["seed", "num_envs", "num_threads", "env_type"])
+def test_what_each_world_is_made_with_is_refused_as_an_option(name):
+    with pytest.raises(Refused, match=rf"env\.options\.{name} is 2, but each"):
+        made(ID, {name: 2})
+
+
 @pytest.fixture
 def world():
     pytest.importorskip("envpool")
