@@ -38,8 +38,8 @@ class Actor:
         """Plays an action f32[A], or a choice."""
         self._paintings = []
         # As a local worker gives it to the simulator.
-        choice = self._game.facts.choices > 0
-        action = np.int32(action) if choice else np.asarray(action, np.float32)
+        kind = np.int32 if self._game.facts.choices else np.float32
+        action = np.asarray(action, kind)[()]
         picture, reward, terminated, truncated = self._game.step(action)
         ends = bool(terminated), bool(truncated)
         return picture, float(reward), *ends, self._frames(), self._paintings
