@@ -106,14 +106,10 @@ def _use_cores(wanted: int) -> None:
     """
     import jax
 
+    from envs.adapters.host_backend import LOCAL
+
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     # In a process that has used JAX already, the devices are what they are.
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", wanted or _cores())
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        jax.config.update("jax_num_cpu_devices", wanted or LOCAL.cores())

@@ -5,19 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents import keys, moments, ppo
+from agents import moments, ppo
 from agents.controllers import ControllerConfig, Core
 from agents.policy import make_actor_critic
 from envs.vector import vectorise
-from iap import EncoderConfig
 from tests import probes
+from tests.agents.quick_ppo import CONTENT, QUICK, improve, same
 from tests.hosts import in_process
 
-CONTENT = EncoderConfig(window=2, stride=2, top_k=2, features=8, content=True)
-QUICK = {
-    **{"worlds": 16, "steps": 16, "minibatches": 4, "learning_rate": 5e-3},
-    **{"target_kl": 0.0, "patience": 0},
-}
 SEEDS = np.arange(64)
 
 
@@ -33,19 +28,6 @@ def small(env, devices=1, core=Core.mlp, **settings):
     levels, devices = len(SEEDS), jax.devices()[:devices]
     learner = ppo.make(config, policy, env, levels, devices)
     return learner, learner.place(getattr(env, "world", SEEDS)), policy
-
-
-def improve(learner, world, iterations, state=None, start=0):
-    root = keys.stream(jax.random.key(0), "train")
-    state = learner.init(jax.random.key(0)) if state is None else state
-    metrics = {}
-    for iteration in range(start, iterations):
-        state, metrics = learner.update(state, world, keys.at(root, iteration))
-    return state, metrics
-
-
-def same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @pytest.mark.slow

@@ -13,13 +13,9 @@ from envs.core import Outcome
 from envs.vector import vectorise
 from iap import EncoderConfig, Kernel
 from tests import probes
+from tests.agents.quick_ppo import CONTENT, QUICK, improve, same
 
-CONTENT = EncoderConfig(window=2, stride=2, top_k=2, features=8, content=True)
 STATM, PAGE = Path("/proc/self/statm"), 4096
-QUICK = {
-    **{"worlds": 16, "steps": 16, "minibatches": 4, "learning_rate": 5e-3},
-    **{"target_kl": 0.0, "patience": 0},
-}
 
 
 def small(env, devices=1, core=Core.mlp, encoder=CONTENT, size=16, **settings):
@@ -28,19 +24,6 @@ def small(env, devices=1, core=Core.mlp, encoder=CONTENT, size=16, **settings):
     worlds = vectorise(env, max(config.worlds, 1))
     learner = ppo.make(config, policy, worlds, 6, jax.devices()[:devices])
     return learner, learner.place(env.world), policy
-
-
-def improve(learner, world, iterations, state=None, start=0):
-    root = keys.stream(jax.random.key(0), "train")
-    state = learner.init(jax.random.key(0)) if state is None else state
-    metrics = {}
-    for iteration in range(start, iterations):
-        state, metrics = learner.update(state, world, keys.at(root, iteration))
-    return state, metrics
-
-
-def same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def value_of(policy, state, light):

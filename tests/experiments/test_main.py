@@ -18,9 +18,9 @@ from experiments import checkpoint, folder, metrics, session
 from experiments.config import AGENTS
 from experiments.main import main
 from tests.experiments import probe_run
+from tests.experiments.kept import CLOCK
 
 ROOT = Path(__file__).parents[2]
-CLOCK = {"seconds", "decisions_per_second", "frames_per_second"}
 ES = (
     *("env=Probe", "agent.strategy=Sep_CMA_ES", "agent.population=6"),
     *("agent.episodes=2", "controller=rnn", "controller.size=4"),

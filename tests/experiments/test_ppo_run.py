@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from envs.registry import REGISTRY
@@ -13,6 +12,7 @@ from experiments.arguments import compose
 from experiments.config import GROUPS
 from experiments.main import main
 from tests.experiments import probe_run
+from tests.experiments.kept import assert_same, kept
 
 PPO = (
     *("env=Probe", "agent=ppo", "agent.worlds=4", "agent.steps=6"),
@@ -20,7 +20,6 @@ PPO = (
     *("encoder.window=3", "encoder.stride=3", "encoder.top_k=3"),
     *("evaluate_every=2", "save_every=2", "film_every=0"),
 )
-CLOCK = {"seconds", "decisions_per_second", "frames_per_second"}
 
 
 @pytest.fixture
@@ -40,31 +39,18 @@ def the_run() -> Path:
     return path
 
 
-def kept(path: Path):
-    """Logged numbers without the clock's, and every array of the newest checkpoint."""
-    rows = metrics.read_csv(path / folder.METRICS)
-    rows = [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
-    newest = checkpoint.numbered(path / folder.CHECKPOINTS)[0]
-    with np.load(newest, allow_pickle=False) as content:
-        names = [name for name in content.files if name != checkpoint.MANIFEST]
-        return rows, {name: content[name] for name in names}
-
-
 @pytest.mark.parametrize("core", [pytest.param("deep", marks=pytest.mark.slow), "lstm"])
 def test_a_run_that_stopped_goes_on_to_the_same_numbers(run, core):
     settings = (f"controller={core}", "controller.size=4")
     assert run(*settings, "iterations=2")[0] == 0
     status, out, _ = run(*settings, "iterations=4")
     assert status == 0 and "Going on from iteration 2" in out
-    rows, arrays = kept(the_run())
+    one = kept(the_run())
     assert run(*settings, "iterations=4", "fresh=true")[0] == 0
-    again, arrays_again = kept(the_run())
+    other = kept(the_run())
     # 6 decisions an episode: each iteration ends one in every world.
-    assert [row["episodes"] for row in rows] == [4] * 4
-    assert rows == again
-    assert arrays.keys() == arrays_again.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, arrays_again[name], err_msg=name)
+    assert [row["episodes"] for row in one[0]] == [4] * 4
+    assert_same(one, other)
 
 
 def test_a_run_is_scored_filmed_and_logged(run):

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import checkpoint, folder, metrics, processes
+from experiments import processes
 from experiments.config import Config
 from experiments.folder import RunError
 from experiments.main import main
+from tests.experiments.kept import kept
 
 ROOT = Path(__file__).parents[2]
-CLOCK = {"seconds", "decisions_per_second", "frames_per_second"}
 EYES = ("encoder.window=3", "encoder.stride=3", "encoder.top_k=3", "encoder.features=8")
 COMMON = (
     *("env=Probe", "controller=mlp", "controller.size=4", *EYES),
@@ -85,15 +85,8 @@ def one(cwd, devices, *settings):
     return out
 
 
-def kept(cwd):
-    """Logged numbers without the clock's, and every array of the newest checkpoint."""
-    (path,) = (cwd / "runs").iterdir()
-    rows = metrics.read_csv(path / folder.METRICS)
-    rows = [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
-    newest = checkpoint.numbered(path / folder.CHECKPOINTS)[0]
-    with np.load(newest, allow_pickle=False) as content:
-        names = [name for name in content.files if name != checkpoint.MANIFEST]
-        return rows, {name: content[name] for name in names}
+def kept_in(cwd):
+    return kept(*(cwd / "runs").iterdir())
 
 
 def alike(a, b, atol):
@@ -114,14 +107,14 @@ def test_two_processes_learn_as_one_does(agent, tmp_path):
     assert "in each of 2 processes" in out
     out = two(tmp_path / "two", *agent, "iterations=4")
     assert "Going on from iteration 2" in out
-    found = kept(tmp_path / "two")
+    found = kept_in(tmp_path / "two")
     assert [row["iteration"] for row in found[0]] == [1, 2, 3, 4]
     for devices in (1, 2):
         one(tmp_path / f"one{devices}", devices, *agent, "iterations=4")
         # Adam divides rounding by its own size; evolution sees ranks, and returns
         # are sums of 6 float32 rewards.
         atol = 2e-3 if agent is PPO else 1e-5
-        alike(found, kept(tmp_path / f"one{devices}"), atol)
+        alike(found, kept_in(tmp_path / f"one{devices}"), atol)
 
 
 @pytest.mark.slow
@@ -136,7 +129,7 @@ def test_a_signal_to_one_process_stops_both(told, tmp_path):
     assert first[0] == second[0] == 128 + signal.SIGTERM, first[2] + second[2]
     assert "all is saved" in first[1]
     assert re.search(r"run\.py resume=\S+ distributed=true$", first[1], re.MULTILINE)
-    assert kept(tmp_path)[0][-1]["iteration"] >= 3
+    assert kept_in(tmp_path)[0][-1]["iteration"] >= 3
 
 
 @pytest.mark.slow
@@ -149,7 +142,7 @@ def test_when_a_process_is_lost_the_other_says_so(tmp_path):
     (status, _, err), _ = ended(*started)
     assert status == 1 and "error: the processes lost each other" in err
     assert "Traceback" not in err
-    assert kept(tmp_path)[0][-1]["iteration"] >= 3
+    assert kept_in(tmp_path)[0][-1]["iteration"] >= 3
 
 
 @pytest.mark.slow
