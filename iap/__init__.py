@@ -12,7 +12,7 @@ from iap.patches import centres, project
 from iap.ranking import Ranking
 from iap.selection import Order, mask, select
 from iap.settings import Centring, EncoderConfig, Kind, Origin, Position, Scale
-from iap.trans import TransConfig, TransEncoder
+from iap.trans import TransConfig, TransEncoder, trans_network
 
 __all__ = [
     "Attention",
@@ -52,5 +52,6 @@ __all__ = [
     "project",
     "select",
     "shifted",
+    "trans_network",
     "weights_shape",
 ]

@@ -212,5 +212,17 @@ class TransEncoder(hk.Module):
         return project(image, weights, bias, stride)
 
 
+def trans_network(config: TransConfig) -> hk.Transformed:
+    """TransEncoder as two pure functions, for code that is no haiku module.
+
+    init(key, image) -> parameters; apply(parameters, image, vector=None) -> Encoding.
+    """
+
+    def call(image: Images, vector: jax.Array | None = None) -> Encoding:
+        return TransEncoder(config)(image, vector)
+
+    return hk.without_apply_rng(hk.transform(call))
+
+
 def _normed(tokens: jax.Array, name: str) -> jax.Array:
     return hk.LayerNorm(-1, create_scale=True, create_offset=True, name=name)(tokens)

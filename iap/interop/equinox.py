@@ -1,4 +1,4 @@
-"""The encoder as an Equinox module: `encode` of parameters that the module holds."""
+"""The encoders as Equinox modules, which hold their parameters."""
 
 import math
 from typing import Any
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from iap.cameras import Images, make_parameters
 from iap.encoder import Encoding, encode
 from iap.settings import EncoderConfig
+from iap.trans import TransConfig, trans_network
 
 try:
     import equinox as eqx
@@ -69,3 +70,25 @@ class Encoder(eqx.Module):
         """Encode one image, or one of each camera in a tuple, as `encode`."""
         bias = self.bias
         return encode(self.config, image, self.weights, bias, key, choice, vector)
+
+
+class TransEncoder(eqx.Module):
+    """Equinox module: TransEncoder(config, image, key=key)(image) -> Encoding.
+
+    Its parameters are those of `iap.TransEncoder`, drawn alike.
+
+    Attributes:
+      params: haiku's parameters.
+    """
+
+    params: Any
+    config: TransConfig = eqx.field(static=True)
+
+    def __init__(self, config: TransConfig, image: Images, *, key: jax.Array):
+        """Draw parameters for images such as this one, or this tuple of them."""
+        self.config = config
+        self.params = trans_network(config).init(key, image)
+
+    def __call__(self, image: Images, *, vector: jax.Array | None = None) -> Encoding:
+        """Encode what is seen, as `iap.TransEncoder` does."""
+        return trans_network(self.config).apply(self.params, image, vector)

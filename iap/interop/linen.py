@@ -1,4 +1,4 @@
-"""The encoder as a Flax (linen) module: `encode` of parameters that Flax keeps."""
+"""The encoders as Flax (linen) modules, whose parameters Flax keeps."""
 
 import math
 from typing import Any
@@ -8,6 +8,7 @@ import jax
 from iap.cameras import Images, channels_of, make_parameters
 from iap.encoder import Encoding, encode
 from iap.settings import EncoderConfig
+from iap.trans import TransConfig, trans_network
 
 try:
     from flax import linen as nn
@@ -47,3 +48,22 @@ class Encoder(nn.Module):
 
         parameters = make_parameters(self.config, channels_of(image), make)
         return encode(self.config, image, *parameters, key, choice, vector)
+
+
+class TransEncoder(nn.Module):
+    """Flax module: TransEncoder(config).apply({"params": ...}, image) -> Encoding.
+
+    Its parameters are those of `iap.TransEncoder`, as one entry `trans`.
+
+    Attributes:
+      config: settings.
+    """
+
+    config: TransConfig
+
+    @nn.compact
+    def __call__(self, image: Images, vector: jax.Array | None = None) -> Encoding:
+        """Encode what is seen, as `iap.TransEncoder` does."""
+        network = trans_network(self.config)
+        params = self.param("trans", network.init, image)
+        return network.apply(params, image, vector)

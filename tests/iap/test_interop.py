@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iap import Encoder, EncoderConfig, Kernel, encode
+from iap import (
+    Encoder,
+    EncoderConfig,
+    Kernel,
+    TransConfig,
+    TransEncoder,
+    encode,
+    trans_network,
+)
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
 CONFIGS = {
@@ -85,6 +93,35 @@ def test_several_cameras(name):
     assert (module.bias is None) == ("bias_0" not in params)
     module = eqx.tree_at(lambda m: m.weights, module, weights)
     call = eqx.filter_jit(lambda m: m(CAMERAS, key=KEY, vector=VECTOR))
+    assert_equal(call(module), expected)
+
+
+@pytest.mark.parametrize("image", [IMAGE, CAMERAS], ids=["one", "cameras"])
+def test_trans(image):
+    linen = pytest.importorskip("iap.interop.linen", exc_type=ImportError)
+    equinox = pytest.importorskip("iap.interop.equinox", exc_type=ImportError)
+    import equinox as eqx
+
+    config = TransConfig(width=8, heads=2, hidden=12)
+    network = hk.without_apply_rng(
+        hk.transform(lambda image: TransEncoder(config)(image, VECTOR))
+    )
+    params = jax.jit(network.init)(KEY, image)
+    expected = jax.jit(network.apply)(params, image)
+
+    plain = trans_network(config)
+    assert_equal(jax.jit(plain.init)(KEY, image), params)
+    assert_equal(jax.jit(plain.apply)(params, image, VECTOR), expected)
+
+    flax = linen.TransEncoder(config)
+    own = jax.jit(flax.init)(KEY, image)["params"]
+    assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, {"trans": params})
+    apply = jax.jit(lambda p: flax.apply({"params": {"trans": p}}, image, VECTOR))
+    assert_equal(apply(params), expected)
+
+    module = eqx.filter_jit(equinox.TransEncoder)(config, image, key=KEY)
+    assert_equal(module.params, params)
+    call = eqx.filter_jit(lambda m: m(image, vector=VECTOR))
     assert_equal(call(module), expected)
 
 

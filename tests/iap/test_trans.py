@@ -1,27 +1,20 @@
 import dataclasses
 import itertools
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iap import Kernel, Projection, TransConfig, TransEncoder
+from iap import Kernel, Projection, TransConfig, trans_network
 from tests.iap.matrices import array_sizes
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
 SMALL = TransConfig(width=8, heads=2, hidden=12)
 
 
-def transform(config):
-    return hk.without_apply_rng(
-        hk.transform(lambda image, vector=None: TransEncoder(config)(image, vector))
-    )
-
-
 def started(config, image=IMAGE):
-    network = transform(config)
+    network = trans_network(config)
     return network, jax.jit(network.init)(jax.random.key(0), image)
 
 
@@ -123,7 +116,7 @@ def test_taylor_comes_near_exact_attention():
     for i in range(2):
         attend = params[f"encoder/block_{i}/attend"]
         attend["w"] = attend["w"] * 0.3
-    taylor = transform(dataclasses.replace(SMALL, kernel=Kernel.taylor))
+    taylor = trans_network(dataclasses.replace(SMALL, kernel=Kernel.taylor))
     a, b = (jax.jit(n.apply)(params, IMAGE) for n in (network, taylor))
     np.testing.assert_allclose(a.attention.scores, b.attention.scores, rtol=0.04)
     np.testing.assert_allclose(a.features, b.features, atol=0.01)
@@ -137,7 +130,7 @@ def test_no_matrix_of_tokens_by_tokens(kernel, restructured):
     config = dataclasses.replace(
         SMALL, window=7, kernel=kernel, features=16, restructured=restructured
     )
-    network = transform(config)
+    network = trans_network(config)
     image = jnp.zeros((96, 96, 3), jnp.uint8)
     params = jax.eval_shape(network.init, jax.random.key(0), image)
 
@@ -146,7 +139,7 @@ def test_no_matrix_of_tokens_by_tokens(kernel, restructured):
 
     largest = max(array_sizes(jax.grad(loss), params, image))
     assert largest < 529**2 / 4
-    exact = transform(dataclasses.replace(config, kernel=Kernel.exact))
+    exact = trans_network(dataclasses.replace(config, kernel=Kernel.exact))
     assert max(array_sizes(exact.apply, params, image)) >= 529**2
 
 
@@ -193,7 +186,7 @@ def test_refuses_settings_that_do_not_fit(settings, message):
 
 
 def test_refuses_to_restructure_too_few_tokens():
-    network = transform(dataclasses.replace(SMALL, restructured=3))
+    network = trans_network(dataclasses.replace(SMALL, restructured=3))
     message = "restructured=3 is too often: 2 of them leave 1x1 tokens"
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(network.init, jax.random.key(0), jnp.asarray(IMAGE))
@@ -202,7 +195,7 @@ def test_refuses_to_restructure_too_few_tokens():
 def test_refuses_what_is_no_image():
     flat = jax.ShapeDtypeStruct((32, 40), jnp.uint8)
     with pytest.raises(ValueError, match=r"image has shape \(32, 40\); expected one"):
-        jax.eval_shape(transform(SMALL).init, jax.random.key(0), flat)
+        jax.eval_shape(trans_network(SMALL).init, jax.random.key(0), flat)
 
 
 def test_random_features_come_from_the_seed():
