@@ -139,9 +139,9 @@ def panel(style: Style, moment: Moment, height: int) -> np.ndarray:
     out = np.full((height, width, 3), GROUND, np.uint8)
 
     def say(text, x, y, size, colour, bold=False, align="left"):
-        write(
-            out, text, (margin + x, round(y * u)), round(size * u), colour, bold, align
-        )
+        at = margin + x, round(y * u)
+        size = fitting(text, round(size * u), bold, inner)
+        write(out, text, at, size, colour, bold, align)
 
     say(style.title, 0, 26, 22, INK, bold=True)
     say(style.subtitle, 0, 56, 15, MUTED)
@@ -279,6 +279,14 @@ def write(
     area = out[y : y + mask.shape[0], max(x, 0) : x + mask.shape[1]]
     alpha = mask[: area.shape[0], max(-x, 0) :][:, : area.shape[1], None] / 255
     area[:] = np.round(area + (np.array(colour) - area) * alpha).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=1024)
+def fitting(text: str, size: int, bold: bool, room: int) -> int:
+    """The largest font's size in pixels, up to this one, whose line takes that room."""
+    while size > 1 and _font(size, bold).getlength(text) > room:
+        size -= 1
+    return size
 
 
 @functools.lru_cache(maxsize=1024)

@@ -138,6 +138,16 @@ def test_many_components_fit_the_panel():
     assert np.sum(bars[1:] & ~bars[:-1]) == 21
 
 
+def test_a_long_title_is_written_smaller_and_whole():
+    long = "gymnasium some.module.of.yours:AnEnvironment-v0, seed 1000"
+    out = overlay.panel(STYLE._replace(title=long), moment(), 720)
+    written = (out[20:54] != overlay.GROUND).any(axis=(0, 2)).nonzero()[0]
+    # Within the margins of 28 pixels, and nearly as wide as they let it be: a size
+    # is a whole number of pixels, and a pixel more would be a tenth wider.
+    assert written.min() >= 27 and 332 >= written.max() > 300
+    assert overlay.fitting("17", 22, True, 304) == 22
+
+
 def test_the_panel_says_the_return():
     panels = [overlay.panel(STYLE, moment(total=t), 720) for t in (412.6, 412.6, -3.0)]
     assert (panels[0] == panels[1]).all()
