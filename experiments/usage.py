@@ -19,7 +19,7 @@ INTRODUCTION = """\
 Learns to act from pixels through implicit attention.
 
   python run.py agent=es env=CarRacing                  train, or go on training
-  python run.py experiment=smoke                        the whole line in a minute
+  python run.py experiment=smoke                        the whole pipeline in a minute
   python run.py agent.population=128 encoder.kernel=positive seed=3
   python run.py -m seed=0,1,2                           several runs, one after another
   python run.py mode=evaluate run=runs/NAME episodes=100

@@ -86,6 +86,13 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def names(paths: Sequence[Path]) -> list[str]:
+    """Names for the picture, without the hash of settings where those tell apart."""
+    whole = [path.name for path in paths]
+    short = [name.rpartition("-")[0] for name in whole]
+    return short if all(short) and len({*short}) == len(short) else whole
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the table; writes it and the picture."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -98,7 +105,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with open(arguments.out / "learning.csv", "w", newline="") as file:
         csv.writer(file).writerows([Result._fields, *results])
-    runs = {path.name: read_csv(path / folder.METRICS) for path in arguments.runs}
+    rows = [read_csv(path / folder.METRICS) for path in arguments.runs]
+    runs = dict(zip(names(arguments.runs), rows, strict=True))
     curve.draw(arguments.out / "learning.png", runs)
 
 

@@ -1,4 +1,5 @@
 import csv
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +46,11 @@ def test_the_mean_of_the_runs_stands_below_them(runs, tmp_path, capsys):
     with open(tmp_path / "out" / "learning.csv", newline="") as file:
         assert [row["best"] for row in csv.DictReader(file)] == ["50.0", "30.0"]
     assert (tmp_path / "out" / "learning.png").stat().st_size > 1000
+
+
+def test_names_leave_out_the_hash_where_they_differ_without():
+    seeds = [Path("runs/CarRacing-es-s0-1f"), Path("runs/CarRacing-es-s1-2f")]
+    assert learning.names(seeds) == ["CarRacing-es-s0", "CarRacing-es-s1"]
+    alike = [Path("a/CarRacing-es-s0-1f"), Path("a/CarRacing-es-s0-2f")]
+    assert learning.names(alike) == ["CarRacing-es-s0-1f", "CarRacing-es-s0-2f"]
+    assert learning.names([Path("mine"), Path("yours")]) == ["mine", "yours"]
