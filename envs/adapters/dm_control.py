@@ -30,6 +30,8 @@ _UNBOUNDED = 1e10
 """MuJoCo's largest number, for want of infinity."""
 _LIGHT_SHADOWS = 512
 """Height and width of a light picture's map of shadows; the suite's own is 2048."""
+_PLAIN = {"shadow": False, "reflection": False}
+"""What MuJoCo leaves out of a plain picture."""
 _FOLLOWING = {"quadruped": "2"}
 """The usual cameras of domains whose camera 0 stands still far away."""
 
@@ -41,7 +43,7 @@ def simulator(
     size: int = 84,
     gray: bool = False,
     proprioception: str = "",
-    light: bool = False,
+    drawing: str = "full",
     wear: distractions.Wear = distractions.Wear(),  # noqa: B008
 ) -> Simulator:
     """A task of the DeepMind Control Suite, seen by cameras of its model.
@@ -59,7 +61,8 @@ def simulator(
       gray: whether the agent sees luma, one channel of each camera, instead of colours.
       proprioception: names of the task's own observations, joined with `JOIN`, that are
         known beside the picture, one behind another (`sensed`); "" is none.
-      light: whether shadows are coarse and edges are not smoothed, in less time.
+      drawing: "full"; "light", with coarse shadows and edges that are not smoothed; or
+        "plain", without shadows and reflections besides.
       wear: what distracts from it (`envs.adapters.dm_distractions`).
 
     Raises:
@@ -74,9 +77,10 @@ def simulator(
     felt = _felt(env, proprioception, f"{domain} {task}")
     broken = _physics_error()
     worn = distractions.worn(physics, domain, cameras, wear)
-    if light:
+    if drawing != "full":
         physics.model.vis.quality.shadowsize = _LIGHT_SHADOWS
         physics.model.vis.quality.offsamples = 0
+    flags = _PLAIN if drawing == "plain" else {}
     # Software that draws takes its time for what is outside of the picture too.
     _set_buffer(physics, size)
 
@@ -93,7 +97,9 @@ def simulator(
             _set_buffer(physics, max(height, width))
         for each in worn:
             each.show()
-        return physics.render(height, width, camera_id=name)
+        return physics.render(
+            height, width, camera_id=name, render_flag_overrides=flags
+        )
 
     def reset(seed: int) -> Seen:
         env.task.random.seed(seed)

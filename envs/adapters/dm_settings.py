@@ -19,6 +19,7 @@ class Drawing(Enum):
 
     full = "full"
     light = "light"
+    plain = "plain"
 
 
 class Difficulty(Enum):
@@ -48,8 +49,9 @@ class DmControlConfig:
         folders, a video file, or the folder of DAVIS 2017; waves of colour without one.
       size: height and width of the agent's picture in pixels.
       color: rgb, or gray (1 channel of each camera).
-      drawing: full, as the suite draws; or light, with coarser shadows and edges that
-        are not smoothed, in about 2/5 of the time.
+      drawing: full, as the suite draws; light, with coarser shadows and edges that are
+        not smoothed, in about 2/5 of the time; or plain, without shadows and
+        reflections besides, in about 1/5.
       tracks: how many seeds training draws from.
       proprioception: names of the task's own observations that the agent knows beside
         the picture, joined with "+" (for the quadruped egocentric_state+imu); empty is
@@ -116,7 +118,7 @@ def maker(config: DmControlConfig) -> Maker:
         size=config.size,
         gray=config.color is Color.gray,
         proprioception=config.proprioception,
-        light=config.drawing is Drawing.light,
+        drawing=config.drawing.value,
         wear=Wear(
             worn(config.variant),
             config.difficulty.value,

@@ -136,13 +136,27 @@ def test_a_light_picture_shows_the_same_with_rougher_edges(theirs):
     theirs.task.random.seed(1)
     theirs.reset()
     full = theirs.physics.render(84, 84, camera_id=0).astype(int)
-    world = simulator("cheetah", "run", size=84, light=True)
+    world = simulator("cheetah", "run", size=84, drawing="light")
     apart = np.abs(world.reset(1) - full)
     world.close()
     # 0.59 of 255 levels; twice that would be a picture without shadows (1.14). Edges
     # are where it is more than 8 levels, in a hundredth of the picture or so.
     assert 0 < apart.mean() < 0.8
     assert np.mean(apart.max(axis=-1) > 8) < 0.05
+
+
+def test_a_plain_picture_has_neither_shadows_nor_reflections(theirs):
+    theirs.task.random.seed(1)
+    theirs.reset()
+    flags = {"shadow": False, "reflection": False}
+    full = theirs.physics.render(84, 84, camera_id=0).astype(int)
+    bare = theirs.physics.render(84, 84, camera_id=0, render_flag_overrides=flags)
+    world = simulator("cheetah", "run", size=84, drawing="plain")
+    plain = world.reset(1).astype(int)
+    world.close()
+    # But for its edges (0.59 levels, as above) it is the bare one; shadows and the
+    # floor's mirror are more (1.3 with the edges).
+    assert np.abs(plain - bare).mean() < 0.8 < 1.1 < np.abs(plain - full).mean()
 
 
 @pytest.mark.parametrize(
@@ -212,7 +226,7 @@ def test_its_settings_reach_it():
         "size": 12,
         "gray": True,
         "proprioception": "height",
-        "light": True,
+        "drawing": "light",
         "wear": Wear(),
     }
     assert registry.title(config) == "walker walk"
