@@ -81,25 +81,31 @@ def simulator(
         physics.model.vis.quality.shadowsize = _LIGHT_SHADOWS
         physics.model.vis.quality.offsamples = 0
     flags = _PLAIN if drawing == "plain" else {}
+    views: dict[tuple[int, int, int], Any] = {}
     # Software that draws takes its time for what is outside of the picture too.
     _set_buffer(physics, size)
 
     def observe() -> Seen:
-        pictures = [seen(draw(size, size, name), 0, gray) for name in cameras]
+        pictures = [seen(draw(size, size, each), 0, gray) for each in cameras]
         picture = np.concatenate(pictures, axis=-1)
         if not felt:
             return picture
         readings = env.task.get_observation(physics)
         return picture, sensed([readings[name] for name in felt])
 
-    def draw(height: int, width: int, name: int | str) -> np.ndarray:
+    def draw(height: int, width: int, number: int) -> np.ndarray:
         if max(height, width) > _buffer(physics):
+            views.clear()
             _set_buffer(physics, max(height, width))
         for each in worn:
             each.show()
-        return physics.render(
-            height, width, camera_id=name, render_flag_overrides=flags
-        )
+        # `physics.render` makes a camera for every picture, with room for a thousand
+        # bodies: half the time that a plain picture of a cartpole takes.
+        view = height, width, number
+        if view not in views:
+            views[view] = _camera(physics, *view)
+        # The camera's own memory, which its next picture overwrites.
+        return views[view].render(render_flag_overrides=flags).copy()
 
     def reset(seed: int) -> Seen:
         env.task.random.seed(seed)
@@ -119,7 +125,7 @@ def simulator(
         return UNDRAWN, float(now.reward), terminated, now.last() and not terminated
 
     try:
-        physics.render(size, size, camera_id=cameras[0])
+        draw(size, size, cameras[0])
     except Exception as error:
         raise Refused(_undrawable(error)) from None
     limit = env._step_limit
@@ -245,6 +251,12 @@ def _cameras(physics: Any, chosen: str, domain: str) -> list[int]:
 
 def _numbered(names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(names)}
+
+
+def _camera(physics: Any, height: int, width: int, number: int) -> Any:
+    from dm_control.mujoco import engine
+
+    return engine.Camera(physics, height, width, number)
 
 
 def _buffer(physics: Any) -> int:

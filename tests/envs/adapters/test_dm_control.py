@@ -204,7 +204,7 @@ def test_a_machine_that_cannot_draw_says_so(monkeypatch):
     def render(*_, **__):
         raise RuntimeError("no display")
 
-    monkeypatch.setattr("dm_control.mujoco.engine.Physics.render", render)
+    monkeypatch.setattr("dm_control.mujoco.engine.Camera.render", render)
     with pytest.raises(Refused, match=r"cannot draw .*: no display; run apt-get insta"):
         simulator("cheetah", "run")
 
