@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import error, spaces
 
-from envs.adapters.host_simulator import Facts, Refused, Simulator
+from envs.adapters.host_simulator import UNDRAWN, Facts, Refused, Simulator
 
 OBSERVATION, RENDER = "observation", "render"
 """Names of the two sources of pictures that are no entry of a dict."""
@@ -70,7 +70,7 @@ def simulator(
         last["observation"], reward, terminated, truncated, _ = env.step(
             to_action(action)
         )
-        return picture(), float(reward), bool(terminated), bool(truncated)
+        return UNDRAWN, float(reward), bool(terminated), bool(truncated)
 
     def paint(height: int, width: int) -> np.ndarray:
         image = _coloured(shown(last["observation"]))
@@ -84,7 +84,7 @@ def simulator(
         max_steps=_time_limit(env),
         fps=round(env.metadata.get("render_fps") or DEFAULT_FPS),
     )
-    return Simulator(facts, reset, step, paint, env.close)
+    return Simulator(facts, reset, step, paint, env.close, picture)
 
 
 def seen(image: np.ndarray, size: int, gray: bool) -> np.ndarray:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from envs.adapters.gymnasium import seen
-from envs.adapters.host_simulator import Facts, Refused, Simulator
+from envs.adapters.host_simulator import UNDRAWN, Facts, Refused, Simulator
 from envs.adapters.take_cover_settings import TICS
 
 FPS = 35
@@ -55,20 +55,24 @@ def simulator(size: int = 96, gray: bool = False, continuous: bool = True) -> Si
         game.init()
     last = {"screen": np.zeros((1, 1, 3), np.uint8)}
 
-    def look() -> np.ndarray:
+    def look() -> None:
         state = game.get_state()
         if state is not None:
             last["screen"] = state.screen_buffer
+
+    def observe() -> np.ndarray:
         return seen(last["screen"], size, gray)
 
     def reset(seed: int) -> np.ndarray:
         game.set_seed(seed)
         game.new_episode()
-        return look()
+        look()
+        return observe()
 
     def step(action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
         reward = game.make_action(_buttons(action, continuous))
-        return look(), reward, game.is_episode_finished(), False
+        look()
+        return UNDRAWN, reward, game.is_episode_finished(), False
 
     def paint(height: int, width: int) -> np.ndarray:
         size = width, height
@@ -83,7 +87,7 @@ def simulator(size: int = 96, gray: bool = False, continuous: bool = True) -> Si
         max_steps=TICS,
         fps=FPS,
     )
-    return Simulator(facts, reset, step, paint, game.close)
+    return Simulator(facts, reset, step, paint, game.close, observe)
 
 
 def _buttons(action: np.ndarray, continuous: bool) -> list[bool]:

@@ -42,9 +42,9 @@ def world():
 def story(world, seed):
     pictures, rewards = [world.reset(seed)], []
     for action in ACTIONS:
-        picture, reward, terminated, truncated = world.step(action)
+        _, reward, terminated, truncated = world.step(action)
         assert not (terminated or truncated)
-        pictures.append(picture)
+        pictures.append(world.observe())
         rewards.append(reward)
     return np.array(pictures), rewards
 

@@ -91,7 +91,9 @@ def light(picture):
 def test_where_the_picture_comes_from(space, pixels, expected):
     world = made(pixels, observation=space)
     world.reset(0)
-    picture, reward, terminated, truncated = world.step(np.int32(0))
+    undrawn, reward, terminated, truncated = world.step(np.int32(0))
+    picture = world.observe()
+    assert undrawn.size == 0, "drawn when it is asked for"
     assert picture.shape == world.facts.picture == (6, 8, 3)
     assert (light(picture), reward, terminated, truncated) == (expected, 0.5, 0, 0)
     assert light(world.paint(12, 20)) == expected

@@ -36,9 +36,9 @@ def choosing():
 def played(game, seed, actions):
     pictures = [game.reset(seed).copy()]
     for action in actions:
-        picture, reward, terminated, truncated = game.step(action)
+        _, reward, terminated, truncated = game.step(action)
         assert (reward, terminated, truncated) == (1, False, False)
-        pictures.append(picture.copy())
+        pictures.append(game.observe().copy())
     return np.stack(pictures)
 
 
