@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from iap import quadratic
 from iap.chunks import scan_chunks
 from iap.features import FeatureMap
 from iap.maps import Features
@@ -63,9 +64,14 @@ def linear_scores(
         is asked of a feature map that does not estimate exp(q . k).
     """
     queries, keys = as_tokens(queries, keys)
-    log_u = log_w = None
     if centred:
         _check_shift(features)
+    if features.quadratic and chunk is None and quadratic.fits(queries):
+        jax.eval_shape(features.apply, queries, keys)  # raises what it refuses
+        scores = quadratic.quadratic_scores(queries, keys, normalised, centred)
+        return scores if normalised else scores / _size(scores, features)
+    log_u = log_w = None
+    if centred:
         queries, keys, log_u, log_w = centre(queries, keys)
     if normalised:
         log_u = None  # a row's own factor cancels
@@ -298,7 +304,7 @@ def shifted(
             key._replace(exponent=key.exponent + y @ a[:, None]),
         )
 
-    return features._replace(apply=apply)
+    return features._replace(apply=apply, quadratic=False)
 
 
 def check_rowwise(features: FeatureMap, what: str) -> None:
