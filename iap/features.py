@@ -198,7 +198,8 @@ class FeatureMap(NamedTuple):
       rowwise: whether a row's features depend on that row alone, as blocks of rows and
         causal attention need it.
       quadratic: whether the kernel is 1 + t + t^2/2 of t = x . y, for whose scores
-        there is a shorter way than features (`iap.quadratic`).
+        there is a shorter way than features (`iap.quadratic`), which does not ask
+        `apply`: a map that is changed must not say so.
     """
 
     apply: Callable[[jax.Array, jax.Array], tuple[Features, Features]]
@@ -245,8 +246,11 @@ def feature_map(kernel: Kernel, design: Design) -> FeatureMap:
         )
 
     return FeatureMap(
-        *(apply, entry.exponential, entry.positive),
-        *(entry.rowwise(design), entry.quadratic(design)),
+        apply,
+        exponential=entry.exponential,
+        positive=entry.positive,
+        rowwise=entry.rowwise(design),
+        quadratic=entry.quadratic(design),
     )
 
 

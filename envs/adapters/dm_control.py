@@ -95,12 +95,11 @@ def simulator(
 
     def draw(height: int, width: int, number: int) -> np.ndarray:
         if max(height, width) > _buffer(physics):
-            views.clear()
             _set_buffer(physics, max(height, width))
         for each in worn:
             each.show()
         # `physics.render` makes a camera for every picture, with room for a thousand
-        # bodies: half the time that a plain picture of a cartpole takes.
+        # geoms: half the time that a plain picture of a cartpole takes.
         view = height, width, number
         if view not in views:
             views[view] = _camera(physics, *view)
@@ -125,7 +124,7 @@ def simulator(
         return UNDRAWN, float(now.reward), terminated, now.last() and not terminated
 
     try:
-        draw(size, size, cameras[0])
+        _camera(physics, size, size, cameras[0]).render()
     except Exception as error:
         raise Refused(_undrawable(error)) from None
     limit = env._step_limit

@@ -113,6 +113,7 @@ def bare_dm_control(config: Any) -> Play:
     """A task as dm_control loads it."""
     opengl.choose()
     from dm_control import suite
+    from dm_control.mujoco import engine
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # what its own models say
     env = suite.load(config.domain, config.task, task_kwargs={"random": 0})
@@ -120,11 +121,13 @@ def bare_dm_control(config: Any) -> Play:
     # As in the workers: software draws the whole buffer, however small the picture.
     whole = physics.model.vis.global_
     whole.offheight = whole.offwidth = size
+    # As there too: `physics.render` would make one for every picture.
+    camera = engine.Camera(physics, size, size, 0)
 
     def play(seed: int, actions: np.ndarray) -> Story:
         env.task.random.seed(seed)
         env.reset()
-        picture = physics.render(size, size, camera_id=0)
+        picture = camera.render()
         total, over = 0.0, False
         for action in actions:
             held = 0.0
@@ -133,7 +136,7 @@ def bare_dm_control(config: Any) -> Play:
                 held += float(now.reward)
                 if over := now.last():
                     break
-            picture = physics.render(size, size, camera_id=0)
+            picture = camera.render()
             total += held
             if over:
                 break

@@ -10,6 +10,7 @@ the means over the runs. Writes learning.csv and learning.png.
 import argparse
 import csv
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,8 +90,8 @@ def table(results: Sequence[Result]) -> str:
 def names(paths: Sequence[Path]) -> list[str]:
     """Names for the picture, without the hash of settings where those tell apart."""
     whole = [path.name for path in paths]
-    short = [name.rpartition("-")[0] for name in whole]
-    return short if all(short) and len({*short}) == len(short) else whole
+    short = [re.sub(r"-[0-9a-f]{8}$", "", name) for name in whole]
+    return short if len({*short}) == len(short) else whole
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -274,7 +274,10 @@ def _compiled(kernel: Kernel, design: Design, centred: bool) -> Callable[..., An
         ]
         features = FeatureMap(
             lambda x, y: entry.apply(x, y, *constants),
-            *(entry.exponential, entry.positive, entry.rowwise(design)),
+            exponential=entry.exponential,
+            positive=entry.positive,
+            rowwise=entry.rowwise(design),
+            quadratic=entry.quadratic(design),
         )
         return linear_scores(queries, keys, features, centred=centred)
 

@@ -49,8 +49,10 @@ def test_the_mean_of_the_runs_stands_below_them(runs, tmp_path, capsys):
 
 
 def test_names_leave_out_the_hash_where_they_differ_without():
-    seeds = [Path("runs/CarRacing-es-s0-1f"), Path("runs/CarRacing-es-s1-2f")]
-    assert learning.names(seeds) == ["CarRacing-es-s0", "CarRacing-es-s1"]
-    alike = [Path("a/CarRacing-es-s0-1f"), Path("a/CarRacing-es-s0-2f")]
-    assert learning.names(alike) == ["CarRacing-es-s0-1f", "CarRacing-es-s0-2f"]
-    assert learning.names([Path("mine"), Path("yours")]) == ["mine", "yours"]
+    seeds = [f"CarRacing-es-s{seed}-0123abcd" for seed in range(2)]
+    paths = [Path("runs", name) for name in seeds]
+    assert learning.names(paths) == ["CarRacing-es-s0", "CarRacing-es-s1"]
+    alike = ["CarRacing-es-s0-0123abcd", "CarRacing-es-s0-89abcdef"]
+    assert learning.names([Path("a", name) for name in alike]) == alike
+    own = ["CarRacing-es-s0", "wide-start"]
+    assert learning.names([Path(name) for name in own]) == own

@@ -38,22 +38,33 @@ def test_moments_give_what_features_give(normalised, centred):
     by_features = numbers(TAYLOR._replace(quadratic=False), normalised, centred)
     (_, scores), gradients = by_moments(*z)
     (_, expected), others = by_features(*z)
-    # Sums of 576 float32 terms in another order, some digits of which cancel.
-    np.testing.assert_allclose(scores, expected, rtol=2e-4)
+    # Sums of 576 float32 terms in another order: sqrt(576) * 2^-23 is 3e-6.
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
     for gradient, other in zip(gradients, others, strict=True):
         # Terms as large as a score, about 1.
         np.testing.assert_allclose(gradient, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("normalised", [True, False])
+def test_large_logits_of_either_sign(normalised):
+    queries, keys = tokens(576, scale=3.0)
+    scores = numbers(TAYLOR, normalised, False)(queries, keys)[0][1]
+    logits = np.asarray(queries, np.float64) @ np.asarray(keys, np.float64).T
+    assert logits.max() > 60 and logits.min() < -60
+    rows = 1 + logits + logits**2 / 2
+    if normalised:
+        expected = (rows / rows.sum(axis=1, keepdims=True)).sum(axis=0)
+    else:
+        expected = rows.sum(axis=0) / rows.sum(axis=0).mean()
+    # As above: terms of up to 61^2 / 2 cancel a bit or two.
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
 def widths(length):
-    """The longest sides of all arrays on the way to the scores but the tokens'."""
+    """How many numbers a token has in all arrays on the way to the scores."""
     jaxpr = jax.make_jaxpr(lambda q, k: linear_scores(q, k, TAYLOR))(*tokens(length))
-    return {
-        min(size.aval.shape)
-        for equation in jaxpr.eqns
-        for size in equation.outvars
-        if len(size.aval.shape) == 2 and max(size.aval.shape) == length
-    }
+    shapes = [result.aval.shape for each in jaxpr.eqns for result in each.outvars]
+    return {min(shape) for shape in shapes if len(shape) == 2 and length in shape}
 
 
 def test_few_tokens_have_no_features_and_many_do():

@@ -62,6 +62,10 @@ def test_it_is_the_task_of_the_suite(cheetah, theirs):
     large = cheetah.paint(300, 300)  # larger than the agent's
     np.testing.assert_array_equal(large, theirs.physics.render(300, 300, camera_id=0))
     np.testing.assert_array_equal(cheetah.observe(), own)
+    # Frames of a film are kept while the next are painted.
+    cheetah.step(action(game, 3))
+    assert np.any(cheetah.paint(300, 300) != large)
+    np.testing.assert_array_equal(large, theirs.physics.render(300, 300, camera_id=0))
 
 
 def test_an_episode_does_not_depend_on_those_before_it(cheetah):

@@ -149,6 +149,19 @@ def test_a_missing_package_is_named(monkeypatch):
         simulator("CarRacing-v3", {})
 
 
+def test_frames_that_the_agent_does_not_see_are_not_rendered(monkeypatch):
+    rendered = []
+    render = Panel.render
+    monkeypatch.setattr(
+        Panel, "render", lambda self: rendered.append(self.count) or render(self)
+    )
+    game, _ = decided(made("render"), Playing(action_repeat=2), lambda: None)
+    game.reset(0)
+    rendered.clear()
+    picture, reward, *_ = game.step(np.int32(0))
+    assert (light(picture), reward, rendered) == (102, 1.0, [2])
+
+
 def test_choices_begin_where_the_environment_counts_from():
     env = made().facts
     assert (env.choices, env.low) == (3, ())
