@@ -316,7 +316,7 @@ def test_what_a_simulator_started_ends_with_it(kind, hosted, tmp_path):
     times = int(kind != "none")
     world = functools.partial(troubled, kind, troubles, times)
     make = functools.partial(host_worlds.engined, world, engines)
-    env = hosted(make, 1, "Dot", timeout=1.0 if kind == "hang" else 60.0)
+    env = hosted(make, 1, "Dot", timeout=3.0 if kind == "hang" else 60.0)
     env.play([3], log, (0, 0))
     env.close()
     started = [int(path.name) for path in engines.iterdir()]
