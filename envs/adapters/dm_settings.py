@@ -50,8 +50,8 @@ class DmControlConfig:
       size: height and width of the agent's picture in pixels.
       color: rgb, or gray (1 channel of each camera).
       drawing: full, as the suite draws; light, with coarser shadows and edges that are
-        not smoothed, in about 2/5 of the time; or plain, without shadows and
-        reflections besides, in about 1/5.
+        not smoothed, in 1/4 to 2/5 of the time; or plain, without shadows and
+        reflections besides, in 1/20 to 1/9.
       tracks: how many seeds training draws from.
       proprioception: names of the task's own observations that the agent knows beside
         the picture, joined with "+" (for the quadruped egocentric_state+imu); empty is
