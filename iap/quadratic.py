@@ -10,12 +10,12 @@ from jax import lax
 
 PRODUCTS = 2**14
 """Up to so many products of a sum of moments, XLA's CPU backend reads tokens as they
-lie. Beyond, it packs them first: for one image of 1,024 patches 7 times the time. Other
-backends were not measured."""
+lie. Beyond, it packs them first, which takes longer than features do. Other backends
+were not measured."""
 
 
 def fits(queries: jax.Array) -> bool:
-    """Whether moments of tokens f32[L, d] are faster than features."""
+    """Whether scores of tokens f32[L, d] are to be made by moments."""
     L, d = queries.shape
     return (d + 1) ** 2 * L <= PRODUCTS
 
@@ -25,7 +25,8 @@ def quadratic_scores(
 ) -> jax.Array:
     """Column sums of the matrix of 1 + t + t^2/2, t = q_i . k_j, up to one factor.
 
-    They take half the time that features do, forwards and backwards.
+    Many images with their gradient take less time than by features, a few images
+    forwards alone take more (docs/attention.md).
 
     Args:
       queries: f32[L, d], scaled.
@@ -39,7 +40,7 @@ def quadratic_scores(
     # f32[d, L]: rows are long, so that vectors fill.
     q, k = queries.T, keys.T
     u = w = jnp.ones_like(q[:1])
-    if centred:  # here, not by `attention.centre`: transposed it takes a third
+    if centred:  # as `attention.centre`, of tokens that are transposed already
         a, b = (jnp.mean(z, axis=1, keepdims=True) for z in (q, k))
         k = k - b
         u, w = _relative(q, b), _relative(k, a)
@@ -58,5 +59,5 @@ def _relative(z: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 def _form(moments: jax.Array, z: jax.Array, weights: jax.Array) -> jax.Array:
-    """The quadratic form of every token, and the sum of the weights, f32[1, L]."""
+    """Every token's quadratic form plus the sum of the weights, f32[1, L]."""
     return jnp.sum(z * (moments @ z), axis=0, keepdims=True) + jnp.sum(weights)
