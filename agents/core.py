@@ -38,18 +38,21 @@ class Policy(NamedTuple):
       start: () -> carry, the memory at the beginning of an episode.
       act: (params, carry, observation, key or None) -> (carry, Decision). Without a
         key it plays the mode.
-      evaluate: (params, carry, observation, action, choice) -> (carry, log_prob,
-        entropy, value), each f32[]: what `act` would have said of this decision, and
-        the entropy of the action's distribution. None where a policy has no
-        distribution.
+      see: (params, observation, choice) -> what `evaluate` needs of an observation. It
+        knows no memory, so that many steps of an episode can be seen at once. None
+        where a policy has no distribution.
+      evaluate: (params, carry, seen, action) -> (carry, log_prob, entropy, value), each
+        f32[]: what `act` would have said of this decision, and the entropy of the
+        action's distribution. None where a policy has none.
     """
 
     init: Callable[[jax.Array], Params]
     start: Callable[[], Carry]
     act: Callable[[Params, Carry, jax.Array, jax.Array | None], tuple[Carry, Decision]]
+    see: Callable[[Params, Any, Any], Any] | None = None
     evaluate: (
         Callable[
-            [Params, Carry, jax.Array, jax.Array, Any],
+            [Params, Carry, Any, jax.Array],
             tuple[Carry, jax.Array, jax.Array, jax.Array],
         ]
         | None

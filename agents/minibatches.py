@@ -78,10 +78,10 @@ def split(policy: Policy, minibatches: int, in_blocks: bool = False) -> Split:
         made of them stay in the cache. A device that wants much work at once loses. It
         changes rounding only, and nothing where the policy remembers.
     """
+    assert policy.see is not None, "the policy has a distribution"
     assert policy.evaluate is not None, "the policy has a distribution"
-    if recurrent(policy):
-        return _sequences(policy.start, policy.evaluate, minibatches)
-    return _samples(policy.start, policy.evaluate, minibatches, in_blocks)
+    parts = (policy.start, policy.see, policy.evaluate, minibatches, in_blocks)
+    return _sequences(*parts) if recurrent(policy) else _samples(*parts)
 
 
 def recurrent(policy: Policy) -> bool:
@@ -90,7 +90,11 @@ def recurrent(policy: Policy) -> bool:
 
 
 def _samples(
-    start: Callable, evaluate: Callable, minibatches: int, in_blocks: bool
+    start: Callable,
+    see: Callable,
+    evaluate: Callable,
+    minibatches: int,
+    in_blocks: bool,
 ) -> Split:
     def order(key, numbers, steps):
         def shuffled(number):
@@ -109,7 +113,8 @@ def _samples(
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
         def one(observation, action, choice):
-            return evaluate(params, start(), observation, action, choice)[1:]
+            seen = see(params, observation, choice)
+            return evaluate(params, start(), seen, action)[1:]
 
         judged = jax.vmap(one)(flat.observation, flat.action, flat.choice)
         return jax.tree.map(lambda x: x.reshape(shape), judged)
@@ -117,7 +122,13 @@ def _samples(
     return Split(order, take, judge, _blockwise if in_blocks else _at_once)
 
 
-def _sequences(start: Callable, evaluate: Callable, minibatches: int) -> Split:
+def _sequences(
+    start: Callable,
+    see: Callable,
+    evaluate: Callable,
+    minibatches: int,
+    in_blocks: bool,
+) -> Split:
     def order(key, numbers, steps):
         del steps
 
@@ -135,22 +146,39 @@ def _sequences(start: Callable, evaluate: Callable, minibatches: int) -> Split:
         )
 
     def judge(params, batch, carry):
-        def step(carry, now):
-            observation, first, action, choice = now
+        def look(observation, choice):
+            return see(params, observation, choice)
 
-            def one(carry, observation, first, action, choice):
+        def step(carry, now):
+            def one(carry, seen, first, action):
                 carry = jax.tree.map(
                     lambda new, old: jnp.where(first, new, old), start(), carry
                 )
-                carry, *judged = evaluate(params, carry, observation, action, choice)
+                carry, *judged = evaluate(params, carry, seen, action)
                 return carry, tuple(judged)
 
-            return jax.vmap(one)(carry, observation, first, action, choice)
+            return jax.vmap(one)(carry, *now)
 
-        steps = (batch.observation, batch.first, batch.action, batch.choice)
-        return jax.lax.scan(step, carry, steps)[1]
+        # What is seen does not depend on what is remembered: only the rest waits.
+        seen = _seen(look, (batch.observation, batch.choice), in_blocks)
+        return jax.lax.scan(step, carry, (seen, batch.first, batch.action))[1]
 
     return Split(order, take, judge, _at_once)
+
+
+def _seen(look: Callable, steps: Any, in_blocks: bool) -> Any:
+    """look(*one step) of steps [T, B], in blocks that are seen anew for a gradient."""
+    T, B = jax.tree.leaves(steps)[0].shape[:2]
+    block = _block(T * B) if in_blocks else T * B
+    parts = jax.tree.map(lambda x: x.reshape(-1, block, *x.shape[2:]), steps)
+    seen = jax.lax.map(jax.checkpoint(lambda part: jax.vmap(look)(*part)), parts)
+    return jax.tree.map(lambda x: x.reshape(T, B, *x.shape[2:]), seen)
+
+
+def _block(samples: int) -> int:
+    """How many samples a block has."""
+    sizes = (n for n in range(FEWEST, BLOCK + 1) if samples % n == 0)
+    return max(sizes, default=samples)
 
 
 def _at_once(loss: Callable, params: Params, batch: Batch, carry: Carry):
@@ -160,8 +188,7 @@ def _at_once(loss: Callable, params: Params, batch: Batch, carry: Carry):
 def _blockwise(loss: Callable, params: Params, batch: Batch, carry: Carry):
     """The mean of the gradients of equally large blocks of samples."""
     samples = batch.value.size
-    sizes = (n for n in range(FEWEST, BLOCK + 1) if samples % n == 0)
-    block = max(sizes, default=samples)
+    block = _block(samples)
 
     def add(sums, part):
         return jax.tree.map(jnp.add, sums, _at_once(loss, params, part, carry)), None

@@ -1,5 +1,6 @@
-"""The policy: the encoder looks, the controller acts. The only `hk.transform`."""
+"""The policy: the encoder looks, the controller acts. The only `hk.transform`s."""
 
+import functools
 from typing import Any, TypeAlias
 
 import haiku as hk
@@ -60,19 +61,24 @@ def make_actor_critic(
         before anything compiles.
     """
 
-    def forward(observation, carry, key=None, choice=None):
-        encoding = _look(encoder, observation, key, choice)
+    def control(features, carry):
         outputs = distributions.outputs(spec.action)
-        controlled = Controller(controller, outputs, critic=True)
-        raw, value, carry = controlled(encoding.features, carry)
-        return encoding, raw, value, carry
+        return Controller(controller, outputs, critic=True)(features, carry)
 
-    network = hk.without_apply_rng(hk.transform(forward))
+    def forward(observation, carry, key=None):
+        encoding = _look(encoder, observation, key)
+        return encoding, *control(encoding.features, carry)
+
+    # The halves of a network find their parameters among those of the whole.
+    network, looking, controlling = (
+        hk.without_apply_rng(hk.transform(f))
+        for f in (forward, functools.partial(_look, encoder), control)
+    )
     draws = isinstance(encoder, EncoderConfig) and encoder.temperature > 0
 
-    def log_prob(encoding, raw, action):
+    def log_prob(of_choice, raw, action):
         of_action = distributions.log_prob(spec.action, raw, action)
-        return of_action + encoding.log_prob if draws else of_action
+        return of_action + of_choice if draws else of_action
 
     def act(params, carry, observation, key=None):
         if key is None:
@@ -87,18 +93,22 @@ def make_actor_critic(
             action=action,
             attention=encoding.attention,
             choice=encoding.choice,
-            log_prob=log_prob(encoding, raw, action),
+            log_prob=log_prob(encoding.log_prob, raw, action),
             value=value,
         )
 
-    def evaluate(params, carry, observation, action, choice):
-        encoding, raw, value, carry = network.apply(
-            params, observation, carry, None, choice
-        )
-        entropy = distributions.entropy(spec.action, raw)
-        return carry, log_prob(encoding, raw, action), entropy, value
+    def see(params, observation, choice):
+        encoding = looking.apply(params, observation, None, choice)
+        return encoding.features, encoding.log_prob
 
-    return _policy(spec, controller, network, act)._replace(evaluate=evaluate)
+    def evaluate(params, carry, seen, action):
+        features, of_choice = seen
+        raw, value, carry = controlling.apply(params, features, carry)
+        entropy = distributions.entropy(spec.action, raw)
+        return carry, log_prob(of_choice, raw, action), entropy, value
+
+    policy = _policy(spec, controller, network, act)
+    return policy._replace(see=see, evaluate=evaluate)
 
 
 def _look(

@@ -68,6 +68,7 @@ def test_a_vector_beside_the_picture_reaches_the_controller():
 
 def test_a_policy_gradient_reaches_trans():
     policy = make_actor_critic(spec(), ENCODERS["trans"], MLP)
+    assert policy.see is not None
     assert policy.evaluate is not None
     params = jax.jit(policy.init)(jax.random.key(0))
     carry = policy.start()
@@ -75,7 +76,8 @@ def test_a_policy_gradient_reaches_trans():
     assert decision.choice == ()
 
     def log_prob(params):
-        return policy.evaluate(params, carry, picture(), decision.action, ())[1]
+        seen = policy.see(params, picture(), ())
+        return policy.evaluate(params, carry, seen, decision.action)[1]
 
     value, gradient = jax.jit(jax.value_and_grad(log_prob))(params)
     np.testing.assert_allclose(value, decision.log_prob, rtol=1e-4)

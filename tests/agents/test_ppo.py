@@ -148,8 +148,9 @@ def test_gradients_reach_queries_and_keys(settings, reached, kernel):
     _, decision = policy.act(params, policy.start(), picture, jax.random.key(3))
 
     def loss(params):
+        seen = policy.see(params, picture, decision.choice)
         _, log_prob, _, value = policy.evaluate(
-            params, policy.start(), picture, decision.action, decision.choice
+            params, policy.start(), seen, decision.action
         )
         return log_prob + value
 
