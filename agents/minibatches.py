@@ -17,7 +17,7 @@ from agents import keys as names
 from agents.core import Carry, Params, Policy
 
 BLOCK = 32
-"""The most samples of a gradient at once; anything from 4 to 64 was alike."""
+"""The most samples that are seen at once; anything from 4 to 64 was alike."""
 
 FEWEST = 4
 """Where no block of at least so many divides a minibatch, it is not cut."""
@@ -76,7 +76,8 @@ def split(policy: Policy, minibatches: int, in_blocks: bool = False) -> Split:
       in_blocks: whether a gradient is summed over blocks of a minibatch's samples, one
         after another: on a CPU half the work, since a block's pictures and all that is
         made of them stay in the cache. A device that wants much work at once loses. It
-        changes rounding only, and nothing where the policy remembers.
+        changes rounding only. Of a policy that remembers, what is seen is made in such
+        blocks, and made again for their gradient.
     """
     assert policy.see is not None, "the policy has a distribution"
     assert policy.evaluate is not None, "the policy has a distribution"

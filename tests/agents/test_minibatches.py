@@ -125,11 +125,7 @@ def test_two_epochs_split_otherwise():
     assert (first != second).any()
 
 
-@pytest.mark.parametrize(
-    "core",
-    [Core.mlp, pytest.param(Core.gru, marks=pytest.mark.slow)],
-    ids=lambda core: core.name,
-)
+@pytest.mark.parametrize("core", [Core.mlp, Core.gru], ids=lambda core: core.name)
 def test_blocks_give_the_gradient_of_the_whole_minibatch(core, monkeypatch):
     monkeypatch.setattr(minibatches, "BLOCK", 10)  # of 24 samples: 3 blocks of 8
     policy = actor(core, content=True, weighted=True)
