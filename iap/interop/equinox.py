@@ -90,5 +90,15 @@ class TransEncoder(eqx.Module):
         self.params = trans_network(config).init(key, image)
 
     def __call__(self, image: Images, *, vector: jax.Array | None = None) -> Encoding:
-        """Encode what is seen, as `iap.TransEncoder` does."""
+        """Encode what is seen, as `iap.TransEncoder` does.
+
+        Args:
+          image: u8[H, W, C] in [0, 255], or f32[H, W, C]; or a tuple with one of each
+            camera.
+          vector: f32[n] that is handed on as it is, or None.
+
+        Raises:
+          ValueError: where an image is too small for the settings, or shapes or numbers
+            do not fit each other.
+        """
         return trans_network(self.config).apply(self.params, image, vector)

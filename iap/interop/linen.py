@@ -63,7 +63,17 @@ class TransEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, image: Images, vector: jax.Array | None = None) -> Encoding:
-        """Encode what is seen, as `iap.TransEncoder` does."""
+        """Encode what is seen, as `iap.TransEncoder` does.
+
+        Args:
+          image: u8[H, W, C] in [0, 255], or f32[H, W, C]; or a tuple with one of each
+            camera.
+          vector: f32[n] that is handed on as it is, or None.
+
+        Raises:
+          ValueError: where an image is too small for the settings, or shapes or numbers
+            do not fit each other.
+        """
         network = trans_network(self.config)
         params = self.param("trans", network.init, image)
         return network.apply(params, image, vector)
