@@ -10,8 +10,8 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import betaln, digamma
 
+from agents.beta import digamma, log_beta
 from envs.core import Box, Discrete
 
 EDGE = 1e-5
@@ -100,7 +100,7 @@ def log_prob(space: Box | Discrete, raw: jax.Array, action: jax.Array) -> jax.Ar
     low, high = _bounds(space)
     a, b = _beta(raw)
     share = jnp.clip((action.reshape(-1) - low) / (high - low), EDGE, 1 - EDGE)
-    density = (a - 1) * jnp.log(share) + (b - 1) * jnp.log1p(-share) - betaln(a, b)
+    density = (a - 1) * jnp.log(share) + (b - 1) * jnp.log1p(-share) - log_beta(a, b)
     return jnp.sum(density - jnp.log(high - low))
 
 
@@ -112,7 +112,7 @@ def entropy(space: Box | Discrete, raw: jax.Array) -> jax.Array:
     low, high = _bounds(space)
     a, b = _beta(raw)
     each = (
-        betaln(a, b)
+        log_beta(a, b)
         - (a - 1) * digamma(a)
         - (b - 1) * digamma(b)
         + (a + b - 2) * digamma(a + b)

@@ -32,9 +32,9 @@ class Batch(NamedTuple):
       action: what was done.
       choice: which patches were drawn, or ().
       log_prob: f32[T, B], of both when they were decided.
-      value: f32[T, B], as predicted then, in the unit of the value head.
+      value: f32[T, B], what the value head said then.
       advantage: f32[T, B].
-      target: f32[T, B], what values should be, in the same unit.
+      target: f32[T, B], what it should say.
     """
 
     observation: Any
@@ -79,10 +79,8 @@ def split(policy: Policy, minibatches: int, in_blocks: bool = False) -> Split:
         changes rounding only. Of a policy that remembers, what is seen is made in such
         blocks, and made again for their gradient.
     """
-    assert policy.see is not None, "the policy has a distribution"
-    assert policy.evaluate is not None, "the policy has a distribution"
-    parts = (policy.start, policy.see, policy.evaluate, minibatches, in_blocks)
-    return _sequences(*parts) if recurrent(policy) else _samples(*parts)
+    kind = _sequences if recurrent(policy) else _samples
+    return kind(policy, minibatches, in_blocks)
 
 
 def recurrent(policy: Policy) -> bool:
@@ -90,13 +88,9 @@ def recurrent(policy: Policy) -> bool:
     return bool(jax.tree.leaves(jax.eval_shape(policy.start)))
 
 
-def _samples(
-    start: Callable,
-    see: Callable,
-    evaluate: Callable,
-    minibatches: int,
-    in_blocks: bool,
-) -> Split:
+def _samples(policy: Policy, minibatches: int, in_blocks: bool) -> Split:
+    start, see, evaluate = _parts(policy)
+
     def order(key, numbers, steps):
         def shuffled(number):
             return jax.random.permutation(names.at(key, number), steps)
@@ -123,13 +117,9 @@ def _samples(
     return Split(order, take, judge, _blockwise if in_blocks else _at_once)
 
 
-def _sequences(
-    start: Callable,
-    see: Callable,
-    evaluate: Callable,
-    minibatches: int,
-    in_blocks: bool,
-) -> Split:
+def _sequences(policy: Policy, minibatches: int, in_blocks: bool) -> Split:
+    start, see, evaluate = _parts(policy)
+
     def order(key, numbers, steps):
         del steps
 
@@ -167,12 +157,21 @@ def _sequences(
     return Split(order, take, judge, _at_once)
 
 
+def _parts(policy: Policy) -> tuple[Callable, Callable, Callable]:
+    assert policy.see is not None, "the policy has a distribution"
+    assert policy.evaluate is not None, "the policy has a distribution"
+    return policy.start, policy.see, policy.evaluate
+
+
 def _seen(look: Callable, steps: Any, in_blocks: bool) -> Any:
-    """look(*one step) of steps [T, B], in blocks that are seen anew for a gradient."""
+    """look(*one step) of steps [T, B]; in blocks, that are seen anew for a gradient."""
+    many = jax.vmap(look)
+    if not in_blocks:
+        return jax.vmap(many)(*steps)
     T, B = jax.tree.leaves(steps)[0].shape[:2]
-    block = _block(T * B) if in_blocks else T * B
-    parts = jax.tree.map(lambda x: x.reshape(-1, block, *x.shape[2:]), steps)
-    seen = jax.lax.map(jax.checkpoint(lambda part: jax.vmap(look)(*part)), parts)
+    parts = jax.tree.map(lambda x: x.reshape(-1, _block(T * B), *x.shape[2:]), steps)
+    again = jax.checkpoint(lambda part: many(*part), prevent_cse=False)
+    seen = jax.lax.map(again, parts)
     return jax.tree.map(lambda x: x.reshape(T, B, *x.shape[2:]), seen)
 
 

@@ -35,7 +35,8 @@ class PPOConfig:
         deviation, which are followed.
       patience: in training, an episode is truncated after this many decisions in a row
         without reward; 0 plays to the end.
-      skips: after so many gradient steps in a row that were not finite, training stops.
+      skips: after an iteration whose last so many gradient steps, or more with those
+        before it, were not finite, training stops.
     """
 
     name: str = "ppo"
@@ -86,7 +87,7 @@ def check(
     for name in ("discount", "trace"):
         if not 0 <= (value := getattr(config, name)) <= 1:
             raise ValueError(f"agent.{name} is {value}; it must be between 0 and 1")
-    if policy.evaluate is None:
+    if policy.see is None or policy.evaluate is None:
         raise ValueError("agent=ppo needs a policy with a distribution and a value")
     _check_steps(config, policy, env)
     name = "worlds" if minibatches.recurrent(policy) else "steps"

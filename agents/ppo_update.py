@@ -150,7 +150,7 @@ def _prepared(
         action=decision.action,
         choice=decision.choice,
         log_prob=decision.log_prob,
-        value=moments.normalise(new, value),
+        value=decision.value,
         advantage=(advantage - jnp.mean(all_advantages)) / spread,
         target=moments.normalise(new, target),
     )

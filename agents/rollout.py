@@ -148,12 +148,13 @@ class Trajectory(NamedTuple):
     frames: jax.Array
 
 
-class _Cut(NamedTuple):
-    """The last truncation of each world: its step, state and memory."""
+class _Cuts(NamedTuple):
+    """The truncations of each world so far, in their order."""
 
-    step: jax.Array  # i32[B], -1 before the first
-    states: Any
-    carry: Any
+    count: jax.Array  # i32[B]
+    step: jax.Array  # i32[C, B], T where there was none
+    states: Any  # [C, B], after the step
+    carry: Any  # [C, B]
 
 
 def unroll(
@@ -170,10 +171,9 @@ def unroll(
     """Plays B worlds for T steps and keeps what was seen, done and earned.
 
     Where an episode is over the next one begins, on a level drawn at random: a restart
-    of states, so that each step draws each world once. States cut off by the clock are
-    kept until the end, then drawn and valued once; of a world that is truncated twice
-    within the T steps, which takes a clock or a patience shorter than T, the last. An
-    earlier cut is then valued as the state before it.
+    of states, so that each step draws each world once. States that are cut off are kept
+    until the end, then drawn and valued: C of each world, as many as clock and patience
+    can cut off within T steps.
 
     Args:
       env: B worlds.
@@ -192,13 +192,15 @@ def unroll(
       Where the worlds stand now, and what happened.
     """
     B = games.done.shape[0]
-    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (B, *x.shape)), start)
+    shortest = min(env.spec.max_steps, patience or steps)
+    C = 1 + (steps - 1) // shortest  # the first may cut off what began earlier
+    start = _repeated(start, B)
 
     def stream(keys, name):
         return jax.vmap(lambda key: names.stream(key, name))(keys)
 
-    def body(carried: tuple[Games, _Cut], step):
-        games, cut = carried
+    def body(carried: tuple[Games, _Cuts], step):
+        games, cuts = carried
         now = jax.vmap(names.at, (0, None))(keys, step)
         episodes = jax.vmap(
             lambda key: jax.random.randint(key, (), 0, levels, jnp.int32)
@@ -223,26 +225,29 @@ def unroll(
             reward=outcome.reward,
             terminated=outcome.terminated,
             truncated=truncated,
-            successor=decision.value,  # as long as nothing is known of what follows
+            successor=decision.value,  # until what follows is known
             frames=outcome.metrics.get("frames", jnp.ones(B, jnp.int32)),
         )
-        at = jnp.broadcast_to(jnp.asarray(step, jnp.int32), (B,))
-        cut = _where(truncated, _Cut(at, states, carry), cut)
+        cuts = _kept(cuts, truncated, jnp.asarray(step, jnp.int32), states, carry)
         ended = outcome.terminated | truncated
-        return (Games(states, carry, ended, idle), cut), seen
+        return (Games(states, carry, ended, idle), cuts), seen
 
-    cut = _Cut(jnp.full(B, -1, jnp.int32), games.states, games.carry)
-    (games, cut), seen = env.loop.scan(body, (games, cut), jnp.arange(steps), steps)
+    cuts = _Cuts(
+        jnp.zeros(B, jnp.int32),
+        jnp.full((C, B), steps, jnp.int32),
+        _repeated(games.states, C),
+        _repeated(games.carry, C),
+    )
+    (games, cuts), seen = env.loop.scan(body, (games, cuts), jnp.arange(steps), steps)
 
     def value(states, carry):  # which no key can change
         return act(carry, env.observe(world, states), keys)[1].value
 
-    last, known = value(games.states, games.carry), value(cut.states, cut.carry)
+    last = value(games.states, games.carry)
+    known = jax.lax.map(lambda cut: value(*cut), (cuts.states, cuts.carry))
     follows = jnp.concatenate([seen.decision.value[1:], last[None]])
-    kept = jnp.arange(steps)[:, None] == cut.step[None]
-    cut_off = jnp.where(kept, known[None], seen.successor)
-    successor = jnp.where(seen.truncated, cut_off, follows)
-    successor = jnp.where(seen.terminated, 0.0, successor)
+    successor = jnp.where(seen.terminated, 0.0, follows)
+    successor = successor.at[cuts.step, jnp.arange(B)].set(known, mode="drop")
     return games, seen._replace(successor=successor)
 
 
@@ -265,6 +270,24 @@ def finished(total: jax.Array, trajectory: Trajectory) -> tuple[jax.Array, jax.A
 
     ended = trajectory.terminated | trajectory.truncated
     return jax.lax.scan(add, total, (trajectory.reward, ended))
+
+
+def _kept(
+    cuts: _Cuts, truncated: jax.Array, step: jax.Array, states: Any, carry: Any
+) -> _Cuts:
+    """The cuts so far, and those of this step."""
+    C, B = cuts.step.shape
+    place = jnp.where(truncated, cuts.count, C), jnp.arange(B)
+    now = jnp.broadcast_to(step, (B,)), states, carry
+    kept = jax.tree.map(
+        lambda before, x: before.at[place].set(x, mode="drop"), tuple(cuts[1:]), now
+    )
+    return _Cuts(cuts.count + truncated.astype(jnp.int32), *kept)
+
+
+def _repeated(tree: Any, count: int) -> Any:
+    """The same `count` times, side by side."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), tree)
 
 
 def _where(mask: jax.Array, new: Any, old: Any) -> Any:

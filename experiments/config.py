@@ -49,7 +49,7 @@ AGENTS = {
         ppo.make,
         policy=make_actor_critic,
         worlds=lambda config: config.worlds,
-        suits={"encoder": "weighted", "controller": "deep"},
+        suits={"encoder": "weighted", "controller": "deep_gru"},
         iteration="iteration",
     ),
 }
@@ -71,6 +71,8 @@ GROUPS: dict[str, dict[str, Any]] = {
     "controller": {
         **{core.name: ControllerConfig(core=core) for core in Core},
         "deep": ControllerConfig(core=Core.mlp, size=64, layers=2),
+        # What one picture does not show, such as speed, it has to remember.
+        "deep_gru": ControllerConfig(core=Core.gru, size=64, layers=2),
     },
 }
 """The choices of every group, each a dataclass or an instance of one."""

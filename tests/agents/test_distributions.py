@@ -83,6 +83,34 @@ def everything(raw, key):
     return action, log_prob, entropy
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_gradients_of_many_compiled_as_one_are_those_in_float64(width):
+    """A quarter of those of `jax.scipy.special` are wrong by more than their size."""
+    space = Box((width,), (-1.0,), (1.0,))
+    rng = np.random.default_rng(0)
+    raws = np.float32(rng.normal(size=(200, 2 * width)))
+    actions = np.float32(rng.uniform(-0.99, 0.99, size=(200, width)))
+
+    def loss(raw, action):
+        entropy = distributions.entropy(space, raw)
+        return distributions.log_prob(space, raw, action) + 0.3 * entropy
+
+    def exact(raw, action):
+        location, spread = np.split(raw, 2, axis=1)
+        peak, much = (np.tanh(location) + 1) / 2, np.log1p(np.exp(spread))
+        beta = scipy.stats.beta(1 + peak * much, 1 + (1 - peak) * much, loc=-1, scale=2)
+        return (beta.logpdf(action) + 0.3 * beta.entropy()).sum(axis=1)
+
+    found = jax.jit(jax.vmap(jax.grad(loss)))(raws, actions)
+    for i in range(2 * width):
+        step = 1e-4 * np.eye(2 * width)[i]
+        above, below = (exact(raws + by, np.float64(actions)) for by in (step, -step))
+        # float32's terms of size 10, and the error of a difference of 1e-4.
+        np.testing.assert_allclose(
+            found[:, i], (above - below) / 2e-4, rtol=1e-4, atol=2e-5
+        )
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1000.0])
 def test_at_any_raw_output_all_is_finite(scale):
     rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from envs.core import Outcome
 from envs.transforms import action_repeat
 from envs.vector import vectorise
 from iap import EncoderConfig
-from tests.probes import dot_world
+from tests.probes import dot_world, matched_reward
 
 
 def small(env, devices=1, size=4, **settings):
@@ -92,6 +92,16 @@ def test_how_members_are_laid_out_changes_rounding_only(settings):
     )
     np.testing.assert_allclose(other["return_mean"], one["return_mean"], atol=0.1)
     np.testing.assert_allclose(other["return_best"], one["return_best"], atol=0.54)
+
+
+def test_two_devices_make_the_same_members_and_returns():
+    """In a world whose only picture leaves no tie to be decided by rounding."""
+    (one, first), (two, second) = (
+        evolve(*small(matched_reward(), devices=d), 3) for d in (1, 2)
+    )
+    for name in ("return_mean", "return_best"):
+        assert first[name] == second[name]
+    same(one, two)
 
 
 def test_devices_that_do_not_divide_the_members_share_them():

@@ -36,6 +36,24 @@ def evolve(env, generations, core=Core.mlp, std=0.5):
     return best[-5:], act
 
 
+def test_rewards_that_no_action_changes():
+    """Their undiscounted sums are a population's best and mean alike."""
+    for env, total in (
+        (probes.constant_reward(), 1),
+        (probes.delayed_reward(), 1),
+        (probes.endless_reward(), 8),
+    ):
+        best, _ = evolve(env, 1)
+        assert best == [total]
+
+
+def test_a_reward_that_is_only_seen():
+    """The cues of 16 episodes, -1 or 1 each, whatever a member does."""
+    best, _ = evolve(probes.seen_reward(), 3)
+    cues = np.array(best) * 16
+    assert (cues == np.round(cues)).all() and (np.abs(cues) < 16).all()
+
+
 def test_the_better_of_two_actions():
     best, act = evolve(probes.acted_reward(), 10)
     assert best == [1] * 5 and act(0) == 1

@@ -227,24 +227,18 @@ def poorer(env):
 
 
 @pytest.mark.parametrize(
-    ("limit", "patience"), [(3, None), (20, 2)], ids=["clock", "patience"]
+    ("limit", "patience"), [(3, None), (20, 1)], ids=["clock", "patience"]
 )
-def test_of_several_cuts_in_an_unroll_the_last_is_valued_exactly(limit, patience):
-    env, B = poorer(dot_world(max_steps=limit, noise=0.1)), 4
-    found = stitched(env, B, patience=patience)
-    expected = unroll_by_hand(env, B, 2, patience or 1000)
-    assert expected["truncated"].sum(axis=0).max() > 2
+def test_every_cut_of_an_unroll_is_valued_exactly(limit, patience):
+    env, B, unrolls = poorer(dot_world(max_steps=limit, noise=0.1)), 2, 3
+    found = stitched(env, B, unrolls=unrolls, patience=patience)
+    expected = unroll_by_hand(env, B, unrolls, patience or 1000)
+    assert expected["truncated"].reshape(unrolls, STEPS, B).sum(axis=1).max() > 2
     np.testing.assert_array_equal(found.truncated, expected["truncated"])
-    for b in range(B):
-        for half in (slice(0, STEPS), slice(STEPS, 2 * STEPS)):
-            (cuts,) = np.nonzero(found.truncated[half, b])
-            successor = found.successor[half, b]
-            for cut in cuts[:-1]:
-                assert successor[cut] == found.decision.value[half, b][cut]
-            for cut in cuts[-1:]:
-                np.testing.assert_allclose(
-                    successor[cut], expected["successor"][half, b][cut], rtol=1e-5
-                )
+    # Values of at most 30, rounded otherwise where XLA fuses what draws them.
+    np.testing.assert_allclose(
+        found.successor, expected["successor"], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_finished_returns_are_those_of_whole_episodes():

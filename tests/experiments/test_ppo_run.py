@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from envs.registry import REGISTRY
 from experiments import checkpoint, folder, metrics
@@ -41,15 +42,15 @@ def the_run() -> Path:
 
 @pytest.mark.parametrize("core", [pytest.param("deep", marks=pytest.mark.slow), "lstm"])
 def test_a_run_that_stopped_goes_on_to_the_same_numbers(run, core):
-    settings = (f"controller={core}", "controller.size=4")
+    """In mid-episode too: of 6 decisions each iteration plays 4."""
+    settings = (f"controller={core}", "controller.size=4", "agent.steps=4")
     assert run(*settings, "iterations=2")[0] == 0
     status, out, _ = run(*settings, "iterations=4")
     assert status == 0 and "Going on from iteration 2" in out
     one = kept(the_run())
     assert run(*settings, "iterations=4", "fresh=true")[0] == 0
     other = kept(the_run())
-    # 6 decisions an episode: each iteration ends one in every world.
-    assert [row["episodes"] for row in one[0]] == [4] * 4
+    assert [row["episodes"] for row in one[0]] == [0, 4, 4, 0]
     assert_same(one, other)
 
 
@@ -65,6 +66,13 @@ def test_a_run_is_scored_filmed_and_logged(run):
         *("policy_loss", "value_loss", "entropy", "kl", "clip_fraction"),
         *("explained_variance", "attention_entropy", "learning_rate", "skipped"),
     } < {*metrics.read_csv(path / folder.METRICS)[-1]}
+    shown = EventAccumulator(str(path))
+    shown.Reload()
+    logged = {tag.split("/")[-1] for tag in shown.Tags()["scalars"]}
+    assert {
+        *("return_mean", "policy_loss", "value_loss", "entropy", "kl", "loss"),
+        *("clip_fraction", "explained_variance", "attention_entropy"),
+    } < logged
     assert "iteration 2/2  mean" in out
 
 
@@ -114,10 +122,11 @@ def test_settings_that_do_not_fit_are_refused_in_one_sentence(run, settings, par
 def test_what_suits_an_agent_is_chosen_with_it_and_typed_choices_win():
     found = compose(["agent=ppo"])
     assert found.encoder == GROUPS["encoder"]["weighted"]
-    assert found.controller == GROUPS["controller"]["deep"]
-    assert compose(["agent=ppo", "controller=lstm"]).controller.core.name == "lstm"
+    assert found.controller == GROUPS["controller"]["deep_gru"]
     preset = compose(["experiment=carracing_ppo"])
     assert (preset.encoder, preset.controller) == (found.encoder, found.controller)
+    for start in ("agent=ppo", "experiment=carracing_ppo"):
+        assert compose([start, "controller=lstm"]).controller.core.name == "lstm"
     # A preset that chooses neither, and one that chooses both.
     smoke = compose(["experiment=smoke", "agent=ppo"])
     assert (smoke.encoder, smoke.controller) == (found.encoder, found.controller)
