@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -180,3 +182,46 @@ def test_no_block_is_tiny(samples, block):
     assert {*sizes} == {block}
     # A mean of means in float32.
     np.testing.assert_allclose(gradient, (samples - 1) / 2, rtol=1e-6)
+
+
+def test_an_epoch_copies_each_minibatch_once():
+    """Twice as much experience takes one minibatch's growth more memory, not two."""
+    policy = actor(Core.mlp, content=True, weighted=True)
+    params = policy.init(jax.random.key(3))
+    split = minibatches.split(policy, PARTS, in_blocks=True)
+
+    def loss(params, batch, carry):
+        log_prob, entropy, value = split.judge(params, batch, carry)
+        return jnp.mean(log_prob + entropy + value), ()
+
+    def epoch(params, batch, carry, key):
+        def step(params, row):
+            part = split.take(batch, carry, row)
+            gradient, _ = split.gradient(loss, params, *part)
+            return jax.tree.map(jnp.subtract, params, gradient), None
+
+        order = split.order(key, jnp.arange(B), len(batch.value))
+        return jax.lax.scan(step, params, order)[0]
+
+    def temporary(steps):
+        none = jax.ShapeDtypeStruct((steps, B), jnp.float32)
+        shapes = {
+            "observation": (*ENV.spec.observation.shape, jnp.uint8),
+            "first": (jnp.bool_,),
+            "action": (*ENV.spec.action.shape, jnp.float32),
+        }
+        held = {
+            name: jax.ShapeDtypeStruct((steps, B, *shape), dtype)
+            for name, (*shape, dtype) in shapes.items()
+        }
+        fields = dict.fromkeys(Batch._fields, none) | held | {"choice": ()}
+        start = jax.tree.map(lambda x: jnp.zeros((B, *x.shape)), policy.start())
+        lowered = jax.jit(epoch).lower(
+            params, Batch(**fields), start, jax.random.key(0)
+        )
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    few, many = 32 * 64, 32 * 128
+    pictures = (many - few) * B * math.prod(ENV.spec.observation.shape) // PARTS
+    grown = temporary(many) - temporary(few)
+    assert pictures < grown < 1.9 * pictures
