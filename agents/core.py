@@ -41,9 +41,11 @@ class Policy(NamedTuple):
       see: (params, observation, choice) -> what `evaluate` needs of an observation. It
         knows no memory, so that many steps of an episode can be seen at once. None
         where a policy has no distribution.
-      evaluate: (params, carry, seen, action) -> (carry, log_prob, entropy, value), each
-        f32[]: what `act` would have said of this decision, and the entropy of the
-        action's distribution. None where a policy has none.
+      evaluate: (params, carry, seen [T], first bool[T], action [T]) -> (log_prob,
+        entropy, value), f32[T] each: what `act` would have said of T decisions of one
+        world, and the entropies of the actions' distributions. `carry` is the memory
+        before them; it begins anew with each that is the first of an episode. Without
+        a memory they may be any T decisions. None where a policy has no distribution.
     """
 
     init: Callable[[jax.Array], Params]
@@ -52,8 +54,8 @@ class Policy(NamedTuple):
     see: Callable[[Params, Any, Any], Any] | None = None
     evaluate: (
         Callable[
-            [Params, Carry, Any, jax.Array],
-            tuple[Carry, jax.Array, jax.Array, jax.Array],
+            [Params, Carry, Any, jax.Array, jax.Array],
+            tuple[jax.Array, jax.Array, jax.Array],
         ]
         | None
     ) = None

@@ -7,6 +7,7 @@ the number of devices does not change which samples a minibatch holds.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -104,21 +105,16 @@ def _samples(policy: Policy, minibatches: int, in_blocks: bool) -> Split:
 
     def judge(params, batch, carry):
         del carry
-        shape = batch.value.shape
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
-
-        def one(observation, action, choice):
-            seen = see(params, observation, choice)
-            return evaluate(params, start(), seen, action)[1:]
-
-        judged = jax.vmap(one)(flat.observation, flat.action, flat.choice)
-        return jax.tree.map(lambda x: x.reshape(shape), judged)
+        seen = jax.vmap(partial(see, params))(flat.observation, flat.choice)
+        judged = evaluate(params, start(), seen, flat.first, flat.action)
+        return jax.tree.map(lambda x: x.reshape(batch.value.shape), judged)
 
     return Split(order, take, judge, _blockwise if in_blocks else _at_once)
 
 
 def _sequences(policy: Policy, minibatches: int, in_blocks: bool) -> Split:
-    start, see, evaluate = _parts(policy)
+    _, see, evaluate = _parts(policy)
 
     def order(key, numbers, steps):
         del steps
@@ -137,22 +133,11 @@ def _sequences(policy: Policy, minibatches: int, in_blocks: bool) -> Split:
         )
 
     def judge(params, batch, carry):
-        def look(observation, choice):
-            return see(params, observation, choice)
-
-        def step(carry, now):
-            def one(carry, seen, first, action):
-                carry = jax.tree.map(
-                    lambda new, old: jnp.where(first, new, old), start(), carry
-                )
-                carry, *judged = evaluate(params, carry, seen, action)
-                return carry, tuple(judged)
-
-            return jax.vmap(one)(carry, *now)
-
         # What is seen does not depend on what is remembered: only the rest waits.
-        seen = _seen(look, (batch.observation, batch.choice), in_blocks)
-        return jax.lax.scan(step, carry, (seen, batch.first, batch.action))[1]
+        steps = (batch.observation, batch.choice)
+        seen = _seen(partial(see, params), steps, in_blocks)
+        each = jax.vmap(partial(evaluate, params), (0, 1, 1, 1), 1)
+        return each(carry, seen, batch.first, batch.action)
 
     return Split(order, take, judge, _at_once)
 

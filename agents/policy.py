@@ -1,6 +1,6 @@
 """The policy: the encoder looks, the controller acts. The only `hk.transform`s."""
 
-import functools
+from functools import partial
 from typing import Any, TypeAlias
 
 import haiku as hk
@@ -61,9 +61,9 @@ def make_actor_critic(
         before anything compiles.
     """
 
-    def control(features, carry):
+    def control(features, carry, first=None):
         outputs = distributions.outputs(spec.action)
-        return Controller(controller, outputs, critic=True)(features, carry)
+        return Controller(controller, outputs, critic=True)(features, carry, first)
 
     def forward(observation, carry, key=None):
         encoding = _look(encoder, observation, key)
@@ -72,7 +72,7 @@ def make_actor_critic(
     # The halves of a network find their parameters among those of the whole.
     network, looking, controlling = (
         hk.without_apply_rng(hk.transform(f))
-        for f in (forward, functools.partial(_look, encoder), control)
+        for f in (forward, partial(_look, encoder), control)
     )
     draws = isinstance(encoder, EncoderConfig) and encoder.temperature > 0
 
@@ -101,11 +101,11 @@ def make_actor_critic(
         encoding = looking.apply(params, observation, None, choice)
         return encoding.features, encoding.log_prob
 
-    def evaluate(params, carry, seen, action):
+    def evaluate(params, carry, seen, first, action):
         features, of_choice = seen
-        raw, value, carry = controlling.apply(params, features, carry)
-        entropy = distributions.entropy(spec.action, raw)
-        return carry, log_prob(of_choice, raw, action), entropy, value
+        raw, value, _ = controlling.apply(params, features, carry, first)
+        entropy = jax.vmap(partial(distributions.entropy, spec.action))(raw)
+        return jax.vmap(log_prob)(of_choice, raw, action), entropy, value
 
     policy = _policy(spec, controller, network, act)
     return policy._replace(see=see, evaluate=evaluate)

@@ -11,7 +11,7 @@ reason centring takes shifts fixed beforehand, `attention.shifted`.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -96,11 +96,13 @@ def causal_attention(
     features: FeatureMap,
     *,
     chunk: int | None = None,
+    state: CausalState | None = None,
+    first: jax.Array | None = None,
 ) -> jax.Array:
     """(Q' S_t) / (Q' z_t), S_t = sum_{s <= t} psi(k_s) v_s^T, z_t = sum psi(k_s).
 
-    Later tokens change nothing earlier, to the bit. With `chunk`, memory beyond inputs,
-    outputs and their gradients is O(chunk M n), whatever T is, forwards and backwards.
+    Later tokens change nothing earlier, to the bit. With `chunk`, memory beyond a few
+    arrays as long as inputs and outputs is O(chunk M n), forwards and backwards.
 
     The backward pass rebuilds the prefixes, block by block, as arXiv 2012.11346 (SLiM)
     does, but by adding them up again from the first, not by subtracting from the last:
@@ -115,17 +117,35 @@ def causal_attention(
       features: their feature map, each row by itself. What it was made from counts as
         constant: no gradient flows there.
       chunk: tokens that are held at once; None for all.
+      state: what came before, of `causal_start` or `causal_step`, as a constant: no
+        gradient flows there. None for nothing.
+      first: bool[T], tokens before which all is forgotten, as where episodes begin;
+        None for no such tokens.
 
     Returns:
       f32[T, n].
 
     Raises:
-      ValueError: where chunk is below 1, or the tokens do not fit each other.
+      ValueError: where chunk is below 1, or the tokens, the state or `first` do not fit
+        each other.
     """
     queries, keys, values = as_tokens(queries, keys, values)
     check_rowwise(features, "causal attention")
+    empty = causal_start(features, queries.shape[1], values.shape[1])
+    state = empty if state is None else state
+    for found, wanted in zip(state, empty, strict=True):
+        if jnp.shape(found) != wanted.shape:
+            raise ValueError(
+                f"state holds an array of shape {jnp.shape(found)}, but these features "
+                f"and values need {wanted.shape}; start from causal_start."
+            )
+    if first is not None and (first.shape != queries.shape[:1] or first.dtype != bool):
+        raise ValueError(
+            f"first has shape {first.shape} and dtype {first.dtype}; expected bool"
+            f"[{len(queries)}], whether all is forgotten before each token."
+        )
     chunk = len(queries) if chunk is None else chunk
-    return _attend(features, chunk, queries, keys, values)
+    return _attend(features, chunk, queries, keys, values, state, first)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -135,15 +155,17 @@ def _attend(
     queries: jax.Array,
     keys: jax.Array,
     values: jax.Array,
+    state: CausalState,
+    first: jax.Array | None,
 ) -> jax.Array:
-    return _forward(features, chunk, queries, keys, values)[0]
+    return _forward(features, chunk, queries, keys, values, state, first)[0]
 
 
-def _forward(features, chunk, queries, keys, values):
+def _forward(features, chunk, queries, keys, values, state, first):
     def block(state, tokens):
-        q, k, v = tokens
+        q, k, v, first = tokens
         phi, psi = features(q, k)
-        state, prefix = _accumulate(state, psi, _with_one(v))
+        state, prefix = _accumulate(state, psi, _with_one(v), first)
         logits = phi.exponent + prefix.top[:, :, 0]
         peak = jnp.max(logits, axis=1, keepdims=True)
         weight = phi.value * jnp.exp(logits - peak)
@@ -151,55 +173,61 @@ def _forward(features, chunk, queries, keys, values):
         share = inverse(read[:, -1:], features)
         return state, (read[:, :-1] * share, peak, share)
 
-    tokens = (queries, keys, values)
-    state = _empty(_shapes(features, queries)[1], values.shape[1] + 1)
+    tokens = (queries, keys, values, first)
     _, (out, peak, share) = scan_chunks(block, state, tokens, chunk)
-    return out, (*tokens, out, peak, share)
+    return out, (*tokens, state, out, peak, share)
 
 
 def _backward(features, chunk, residuals, gradient):
-    queries, keys, values, out, peak, share = residuals
+    queries, keys, values, first, state, out, peak, share = residuals
     # What a row's sums (Q' S, Q' z) receive through their division.
     inner = jnp.sum(gradient * out, axis=1, keepdims=True)
     given = jnp.concatenate([gradient, -inner], axis=1) * share
-    phi, psi = _shapes(features, queries)
+    # Where an episode ends, what comes after it is forgotten on the way back.
+    last = None if first is None else jnp.append(first[1:], False)
 
     def query_block(state, tokens):
-        q, k, v, peak, given = tokens
+        q, k, v, peak, given, first, _ = tokens
         psi = features(q, k)[1]
         phi, pull = jax.vjp(lambda q: features(q, k)[0], q)
-        state, prefix = _accumulate(state, psi, _with_one(v))
+        state, prefix = _accumulate(state, psi, _with_one(v), first)
         scale = jnp.exp(phi.exponent + prefix.top[:, :, 0] - peak)
         read = scale * jnp.einsum("cn,cmn->cm", given, prefix.sums)
         return state, pull(_cotangent(phi, read))[0]
 
     def key_block(state, tokens):
-        q, k, v, peak, given = tokens
+        q, k, v, peak, given, _, last = tokens
         phi = features(q, k)[0]
         psi, pull = jax.vjp(lambda k: features(q, k)[1], k)
         weight = phi._replace(exponent=phi.exponent - peak)
-        state, suffix = _accumulate(state, weight, given, reverse=True)
+        state, suffix = _accumulate(state, weight, given, last, reverse=True)
         # At most 1: a row's peak is no less than any of its products' exponents.
         scale = jnp.exp(psi.exponent + suffix.top[:, :, 0])
         read = scale * jnp.einsum("cn,cmn->cm", _with_one(v), suffix.sums)
         to_value = jnp.einsum("cm,cmn->cn", psi.value * scale, suffix.sums)
         return state, (pull(_cotangent(psi, read))[0], to_value[:, :-1])
 
-    tokens = (queries, keys, values, peak, given)
-    start = _empty(psi, given.shape[1])
-    _, to_queries = scan_chunks(query_block, start, tokens, chunk)
-    start = _empty(phi, given.shape[1])
+    tokens = (queries, keys, values, peak, given, first, last)
+    _, to_queries = scan_chunks(query_block, state, tokens, chunk)
+    start = _empty(_shapes(features, queries)[0], given.shape[1])
     _, (to_keys, to_values) = scan_chunks(key_block, start, tokens, chunk, reverse=True)
-    return to_queries, to_keys, to_values
+    return to_queries, to_keys, to_values, None, None
 
 
 _attend.defvjp(_forward, _backward)
 
 
 def _accumulate(
-    state: CausalState, features: Features, payload: jax.Array, reverse: bool = False
+    state: CausalState,
+    features: Features,
+    payload: jax.Array,
+    fresh: jax.Array | None,
+    reverse: bool = False,
 ) -> tuple[CausalState, CausalState]:
-    """Sums of features times payload up to each row of a block: the last, and all."""
+    """Sums of features times payload up to each row of a block: the last, and all.
+
+    They begin anew with every row that is `fresh`, bool[rows].
+    """
     rows = len(payload)
     exponent = features.exponent[:, :, None]
     sums = features.value[:, :, None] * payload[:, None, :]
@@ -208,17 +236,28 @@ def _accumulate(
         jnp.broadcast_to(sums, (rows, *state.sums.shape)),
     )
     first, last = (rows - 1, 0) if reverse else (0, rows - 1)
-    joined = _join(state, jax.tree.map(lambda x: x[first], terms))
+    begun = None if fresh is None else fresh[:, None, None]
+    terms = (terms, begun)
+    before = (state, None if begun is None else jnp.zeros_like(begun[0]))
+    joined = _join(before, jax.tree.map(lambda x: x[first], terms))
     terms = jax.tree.map(lambda x, y: x.at[first].set(y), terms, joined)
-    prefix = lax.associative_scan(_join, terms, reverse=reverse)
+    prefix, _ = lax.associative_scan(_join, terms, reverse=reverse)
     return jax.tree.map(lambda x: x[last], prefix), prefix
 
 
-def _join(a: CausalState, b: CausalState) -> CausalState:
+_Stretch: TypeAlias = tuple[CausalState, jax.Array | None]
+"""Sums over neighbouring rows, and whether they begin anew among them."""
+
+
+def _join(earlier: _Stretch, later: _Stretch) -> _Stretch:
+    (a, in_a), (b, in_b) = earlier, later
     top = jnp.maximum(a.top, b.top)
-    return CausalState(
+    both = CausalState(
         top, a.sums * jnp.exp(a.top - top) + b.sums * jnp.exp(b.top - top)
     )
+    if in_a is None or in_b is None:
+        return both, None
+    return jax.tree.map(lambda x, y: jnp.where(in_b, x, y), b, both), in_a | in_b
 
 
 def _shapes(features: FeatureMap, tokens: jax.Array) -> tuple[Features, Features]:

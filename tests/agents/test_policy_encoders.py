@@ -77,7 +77,8 @@ def test_a_policy_gradient_reaches_trans():
 
     def log_prob(params):
         seen = policy.see(params, picture(), ())
-        return policy.evaluate(params, carry, seen, decision.action)[1]
+        one = jax.tree.map(lambda x: x[None], (seen, jnp.array(True), decision.action))
+        return policy.evaluate(params, carry, *one)[0][0]
 
     value, gradient = jax.jit(jax.value_and_grad(log_prob))(params)
     np.testing.assert_allclose(value, decision.log_prob, rtol=1e-4)

@@ -149,10 +149,9 @@ def test_gradients_reach_queries_and_keys(settings, reached, kernel):
 
     def loss(params):
         seen = policy.see(params, picture, decision.choice)
-        _, log_prob, _, value = policy.evaluate(
-            params, policy.start(), seen, decision.action
-        )
-        return log_prob + value
+        one = jax.tree.map(lambda x: x[None], (seen, jnp.array(True), decision.action))
+        log_prob, _, value = policy.evaluate(params, policy.start(), *one)
+        return jnp.sum(log_prob + value)
 
     weights = jax.grad(loss)(params)["encoder"]["weights"]
     d = encoder.depth

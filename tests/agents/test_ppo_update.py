@@ -84,7 +84,9 @@ def by_hand(params, trajectory, config):
     @partial(jax.grad, has_aux=True)
     def one(params, observation, action, log_prob, before, advantage, target):
         seen = POLICY.see(params, observation, ())
-        _, now, entropy, value = POLICY.evaluate(params, (), seen, action)
+        single = jax.tree.map(lambda x: x[None], (seen, jnp.array(True), action))
+        judged = POLICY.evaluate(params, (), *single)
+        now, entropy, value = (x[0] for x in judged)
         ratio = jnp.exp(now - log_prob)
         near = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
         error = (value - target) ** 2

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -179,6 +181,42 @@ def test_gradients_equal_those_of_the_steps(name, shift):
                     np.testing.assert_allclose(a, e, rtol=1e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize(("name", "shift"), [("relu", False), ("positive", True)])
+@pytest.mark.parametrize("begun", [0, 12], ids=["at once", "in mid-episode"])
+def test_goes_on_from_a_state_and_begins_anew_where_told(name, shift, begun):
+    """As by steps, outputs and gradients, however blocks and episodes lie."""
+    features = features_of(name, shift)
+    arguments = (*tokens(scale=0.5 * size(name)), values())
+    past, rest = (
+        jax.tree.map(lambda x, cut=cut: x[cut], arguments)
+        for cut in (slice(0, 9), slice(9, None))
+    )
+    start = causal_start(features, D, arguments[2].shape[1])
+    state = lax.scan(lambda s, t: causal_step(s, *t, features), start, past)[0]
+    first = jnp.zeros(len(rest[0]), bool).at[jnp.array([begun, 13, 30])].set(True)
+
+    def by_itself(*tokens):
+        def step(state, token):
+            *token, anew = token
+            fresh = jax.tree.map(partial(jnp.where, anew), start, state)
+            return causal_step(fresh, *token, features)
+
+        return lax.scan(step, state, (*tokens, first))[1]
+
+    def attend(*tokens):
+        settings = {"chunk": 7, "state": state, "first": first}
+        return causal_attention(*tokens, features, **settings)
+
+    # As above.
+    np.testing.assert_allclose(
+        jax.jit(attend)(*rest), jax.jit(by_itself)(*rest), rtol=1e-4, atol=1e-5
+    )
+    upstream = UPSTREAM[: len(first)]
+    slopes = (gradient(run, upstream)(*rest) for run in (attend, by_itself))
+    for a, e in zip(*slopes, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-3, atol=2e-5)
+
+
 def test_a_prefix_that_a_later_key_dwarfs_keeps_its_gradient():
     queries, keys = tokens()
     keys = (8 * keys / jnp.linalg.norm(keys, axis=1, keepdims=True)).at[40].set(0.0)
@@ -298,6 +336,11 @@ def test_refusals():
         causal_attention(*tokens(), values(), MAPS["relu"], chunk=0)
     with pytest.raises(ValueError, match="values are 7 tokens, queries 50"):
         causal_attention(*tokens(), values(7), MAPS["relu"])
+    with pytest.raises(ValueError, match=r"first has shape \(50,\) and dtype float32"):
+        causal_attention(*tokens(), values(), MAPS["relu"], first=jnp.zeros(50))
+    other = causal_start(MAPS["relu"], D, 2)
+    with pytest.raises(ValueError, match=r"state holds .* shape \(\d+, 3\), but"):
+        causal_attention(*tokens(), values(), MAPS["relu"], state=other)
     state = causal_start(MAPS["relu"], D, 3)
     with pytest.raises(ValueError, match=r"keys have shape \(1, 3, 4\)"):
         causal_step(state, jnp.zeros(D), jnp.zeros((3, D)), jnp.zeros(3), MAPS["relu"])
