@@ -324,9 +324,10 @@ def check_rowwise(features: FeatureMap, what: str) -> None:
 def _check_shift(features: FeatureMap) -> None:
     if not features.exponential:
         raise ValueError(
-            "centring does not go with this kernel: shifting queries and keys leaves "
-            "attention as it is for estimators of exp(q . k) only; attend without "
-            "shifts, or choose an estimator of exp such as kernel=taylor."
+            "centring (centred=True, or shifts) does not go with features that do not "
+            "estimate exp(q . k), as those of kernel=relu and elu do not: shifting "
+            "queries and keys changes their attention; choose centred=False, or an "
+            "estimator of exp such as kernel=taylor."
         )
 
 

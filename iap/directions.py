@@ -13,10 +13,10 @@ import numpy as np
 class Projection(enum.Enum):
     """How the directions of random features are drawn.
 
-    orthogonal: at right angles within blocks of d, never worse than iid. simplex: at
-    the widest angle that d directions can all have to each other, better than
-    orthogonal for positive and oprf, worse for trig and hyperbolic. iid: independent.
-    none: no directions, vectors are compared as they are.
+    orthogonal: at right angles within blocks of d; of vectors no longer than 1, never
+    worse than iid. simplex: at the widest angle that d directions can all have to each
+    other, better than orthogonal for positive and oprf, worse for trig and hyperbolic.
+    iid: independent. none: no directions, vectors are compared as they are.
     """
 
     orthogonal = "orthogonal"

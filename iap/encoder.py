@@ -71,7 +71,8 @@ def encode(
 
     Args:
       config: settings.
-      image: u8[H, W, C] in [0, 255], or f32[H, W, C]; or one of each camera.
+      image: u8[H, W, C] in [0, 255], or f32[H, W, C], one NaN or infinity of which
+        makes all scores and features NaN; or one of each camera.
       weights: f32[d_in, n d] of `weights_shape`; the columns project to the queries of
         all heads, their keys and, with `config.content`, contents. One of each camera.
       bias: f32[n d], or None; ranking=fixed_filter needs one. One of each camera, whose
@@ -114,7 +115,11 @@ def encode(
         index = jnp.sort(drawn) if config.selection is Order.position else drawn
     if config.origin is Origin.middle:
         relative = 2 * relative - 1
-    chosen = [jnp.asarray(relative)[index]]
+    relative = jnp.asarray(relative)
+    if any(jnp.issubdtype(one.dtype, jnp.floating) for one in jax.tree.leaves(image)):
+        # Centres are finite where scores are not: what is handed on must not be.
+        relative = relative + 0 * jnp.sum(scores)
+    chosen = [relative[index]]
     if config.content:
         chosen.append(tokens[index, compared:])
     if config.weighted or config.score:

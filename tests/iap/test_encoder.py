@@ -19,11 +19,13 @@ from iap import (
     Origin,
     Position,
     Projection,
+    Ranking,
     Scale,
     encode,
     sampling,
     weights_shape,
 )
+from tests.iap.matrices import array_sizes
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (30, 38, 3), dtype=np.uint8)
 
@@ -467,15 +469,48 @@ def test_weights_in_bfloat16_count_as_the_same_in_float32():
         np.testing.assert_array_equal(a, b)
 
 
-def test_what_is_no_number_is_seen_in_all_scores_and_found_by_jax():
-    config = EncoderConfig(kernel=Kernel.taylor, content=True, weighted=True)
+@pytest.mark.parametrize("kernel", [Kernel.relu, Kernel.positive, Kernel.taylor])
+@pytest.mark.parametrize(
+    "settings", [{}, {"kind": Kind.mask}, {"heads": 2}], ids=["rank", "mask", "heads"]
+)
+def test_no_array_of_all_pairs_of_patches(kernel, settings):
+    config = EncoderConfig(kernel=kernel, content=True, weighted=True, **settings)
+    image = np.zeros((96, 96, 3), np.uint8)
+    L = 24 * 24
+
+    def total(parameters):
+        encoding = encode(config, image, *parameters)
+        return jnp.sum(encoding.features**2) + jnp.sum(encoding.attention.scores**2)
+
+    sizes = array_sizes(jax.value_and_grad(total), draw(config))
+    # 64 features of every patch and head, forwards and back, are the largest.
+    assert max(sizes) <= L * 64 * config.heads < L**2
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EncoderConfig(),  # hands on centres alone
+        EncoderConfig(kernel=Kernel.taylor, content=True, weighted=True),
+        EncoderConfig(kernel=Kernel.positive, kind=Kind.mask, normalised=False),
+        EncoderConfig(kernel=Kernel.exact, heads=2),
+        EncoderConfig(ranking=Ranking.mean_query),
+    ],
+    ids=["default", "taylor", "mask", "exact", "mean query"],
+)
+def test_what_is_no_number_is_seen_in_all_scores_and_found_by_jax(config):
     arguments = draw(config)
     image = IMAGE / np.float32(255)
     broken = {what: image.copy() for what in (np.nan, np.inf)}
     for what, other in broken.items():
         other[3, 5, 0] = what
-        scores = jitted(config, other, *arguments).attention.scores
-        assert np.isnan(scores).all()
+        encoding = jitted(config, other, *arguments)
+        assert np.isnan(encoding.attention.scores).all()
+        handed_on = np.asarray(encoding.features)
+        if config.kind is Kind.mask:  # zeros where nothing was chosen
+            handed_on = handed_on.reshape(len(encoding.attention.scores), -1)
+            handed_on = handed_on[encoding.attention.index]
+        assert np.isnan(handed_on).all()
 
     def total(parameters, image):
         features = encode(config, image, *parameters).features

@@ -100,7 +100,7 @@ def test_the_error_of_the_angular_hybrid(signs):
 
 
 @pytest.mark.parametrize("projection", list(Projection)[:3], ids=lambda p: p.name)
-@pytest.mark.parametrize("name", ["positive", "trig", "oprf"])
+@pytest.mark.parametrize("name", ["positive", "hyperbolic", "trig", "oprf"])
 def test_errors_fall_as_one_over_m(name, projection):
     apply, closed = ERRORS[name]
     x, y = (z[2:] for z in pairs())  # the first two are exact for some
