@@ -10,6 +10,7 @@ from PIL import Image
 from experiments.arguments import compose
 from experiments.studies import learning_to_look as study
 from experiments.studies.arms import BAND, Trained, draw
+from iap import TransConfig
 
 PROBE = (
     *("env=Probe", "agent.worlds=4", "agent.steps=6", "agent.minibatches=2"),
@@ -35,10 +36,23 @@ def test_runs_are_trained_told_and_drawn(probe, tmp_path, capsys):
     assert [line.split()[1] for line in table] == ["way", *ways]
 
 
+@pytest.mark.parametrize("world", study.WORLDS)
+def test_every_way_fits_every_world(world, monkeypatch):
+    given = []
+    monkeypatch.setattr(study, "trained", lambda *run: given.append(run))
+    for way in study.WAYS:
+        study.learned(study.WORLDS[world], way, 1, 10_000, [])
+    for way, seed, arguments in given:
+        config = compose(arguments)
+        assert (config.env.name, seed, config.agent.decay) == (world, 1, 0)
+        assert config.iterations == 3  # of 4,096
+        assert isinstance(config.encoder, TransConfig) == (way == "trans")
+
+
 def test_every_way_is_a_setting():
     found = {way: compose([*settings]) for way, settings in study.WAYS.items()}
     assert found["weighted"].encoder.weighted and not found["drawn"].encoder.weighted
-    assert found["drawn"].encoder.temperature == 1
+    assert found["drawn"].encoder.temperature == 0.1
     assert found["score"].encoder.score and not found["unlearned"].encoder.score
     assert found["trans"].encoder.name == "trans"
 
