@@ -49,13 +49,13 @@ def test_restructuring_joins_windows_of_tokens():
     assert 3 * 4 * 3 * 8 in sizes  # the queries, keys and values of 3x4 tokens
 
 
-def explicit(params, config, tokens):
+def explicit(params, config, tokens, block="block_0"):
     """One block by explicit float64 matrices, the exact kernel."""
 
     def at(name):
         return {
             k: np.asarray(v, np.float64)
-            for k, v in params[f"encoder/block_0/{name}"].items()
+            for k, v in params[f"encoder/{block}/{name}"].items()
         }
 
     def normed(x, name):
@@ -83,8 +83,12 @@ def explicit(params, config, tokens):
     return tokens + linear(gelu, "out"), np.mean(scores, axis=0)
 
 
-def test_a_block_of_exact_attention_equals_explicit_matrices():
-    config = dataclasses.replace(SMALL, layers=1, kernel=Kernel.exact)
+@pytest.mark.parametrize("restructured", [0, 1])
+def test_exact_attention_equals_explicit_matrices(restructured):
+    """Of one block; and of Tokens-to-Token, a block and windows of 3x3, before it."""
+    config = dataclasses.replace(
+        SMALL, layers=1, kernel=Kernel.exact, restructured=restructured
+    )
     network, params = started(config)
     rng = np.random.default_rng(1)
     params = jax.tree.map(  # biases and scales too
@@ -99,7 +103,15 @@ def test_a_block_of_exact_attention_equals_explicit_matrices():
     waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=2).reshape(80, 16)
     tokens = patches @ own["tokens"].reshape(48, 8) + own["tokens_bias"]
     tokens = tokens + waves @ np.asarray(params["encoder/place"]["w"], np.float64)
-    tokens, scores = explicit(params, config, tokens)
+    if restructured:
+        tokens, scores = explicit(params, config, tokens, "block_t0")
+        plane = tokens.reshape(8, 10, 8)
+        corners = itertools.product((0, 2, 4), (0, 2, 4, 6))
+        windows = [plane[i : i + 3, j : j + 3].ravel() for i, j in corners]
+        tokens = windows @ own["tokens_t0"].reshape(72, 8) + own["tokens_t0_bias"]
+        tokens, _ = explicit(params, config, tokens)
+    else:
+        tokens, scores = explicit(params, config, tokens)
     # float32 through a dozen sums of up to 80 terms.
     np.testing.assert_allclose(attention.scores, scores, rtol=1e-3)
     last = {k: np.asarray(v) for k, v in params["encoder/norm"].items()}
