@@ -1,8 +1,8 @@
 """The Beta function's logarithm and the digamma function, of arguments from 1 on.
 
-Those of `jax.scipy.special` are not used: where a gradient meets both, jaxlib 0.10.2
-compiles them for a CPU to a loop whose results are wrong, of an entropy's gradient in a
-quarter of all elements and by more than its size. These are plain arithmetic: upward
+Those of `jax.scipy.special` are not used. Where a gradient meets both, jaxlib 0.10.2
+compiles them for a CPU to a loop with wrong results: a quarter of the elements of an
+entropy's gradient are wrong by more than its size. These are plain arithmetic: upward
 recurrence by SHIFT, then Stirling's series (Abramowitz and Stegun 6.1.40 and 6.3.18),
 cut where float32 ends.
 """

@@ -92,8 +92,8 @@ class Controller(hk.Module):
     close to raw outputs of 0: the gradient, not the first weights, should choose it.
 
     With `first`, bool[T], of T steps of one world at once: features f32[T, F] -> f32[T,
-    outputs], f32[T], and no memory. It begins anew with each step that is the first of
-    an episode.
+    outputs], f32[T], and (). The memory begins anew with each step that is the first
+    of an episode.
     """
 
     def __init__(self, config: ControllerConfig, outputs: int, critic: bool = False):

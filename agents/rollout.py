@@ -225,7 +225,7 @@ def unroll(
             reward=outcome.reward,
             terminated=outcome.terminated,
             truncated=truncated,
-            successor=decision.value,  # until what follows is known
+            successor=decision.value,
             frames=outcome.metrics.get("frames", jnp.ones(B, jnp.int32)),
         )
         cuts = _kept(cuts, truncated, jnp.asarray(step, jnp.int32), states, carry)
@@ -240,13 +240,15 @@ def unroll(
     )
     (games, cuts), seen = env.loop.scan(body, (games, cuts), jnp.arange(steps), steps)
 
-    def value(states, carry):  # which no key can change
+    def value(states, carry):  # drawn patches are drawn for it alone
         return act(carry, env.observe(world, states), keys)[1].value
 
     last = value(games.states, games.carry)
     known = jax.lax.map(lambda cut: value(*cut), (cuts.states, cuts.carry))
     follows = jnp.concatenate([seen.decision.value[1:], last[None]])
-    successor = jnp.where(seen.terminated, 0.0, follows)
+    # A world that cuts off more often than its spec allows: the state before the cut.
+    successor = jnp.where(seen.truncated, seen.successor, follows)
+    successor = jnp.where(seen.terminated, 0.0, successor)
     successor = successor.at[cuts.step, jnp.arange(B)].set(known, mode="drop")
     return games, seen._replace(successor=successor)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from iap import sampling
 from iap.cameras import Images, channels_of, look, make_parameters
@@ -72,7 +73,7 @@ def encode(
     Args:
       config: settings.
       image: u8[H, W, C] in [0, 255], or f32[H, W, C], one NaN or infinity of which
-        makes all scores and features NaN; or one of each camera.
+        makes all scores NaN, and all features of patches; or one of each camera.
       weights: f32[d_in, n d] of `weights_shape`; the columns project to the queries of
         all heads, their keys and, with `config.content`, contents. One of each camera.
       bias: f32[n d], or None; ranking=fixed_filter needs one. One of each camera, whose
@@ -115,11 +116,7 @@ def encode(
         index = jnp.sort(drawn) if config.selection is Order.position else drawn
     if config.origin is Origin.middle:
         relative = 2 * relative - 1
-    relative = jnp.asarray(relative)
-    if any(jnp.issubdtype(one.dtype, jnp.floating) for one in jax.tree.leaves(image)):
-        # Centres are finite where scores are not: what is handed on must not be.
-        relative = relative + 0 * jnp.sum(scores)
-    chosen = [relative[index]]
+    chosen = [jnp.asarray(relative)[index]]
     if config.content:
         chosen.append(tokens[index, compared:])
     if config.weighted or config.score:
@@ -133,6 +130,9 @@ def encode(
         chosen.append(jnp.asarray(sight.camera)[index])
     attention = Attention(scores, index, jnp.asarray(sight.centre)[index])
     rows = jnp.concatenate(chosen, axis=1)
+    if any(jnp.issubdtype(one.dtype, jnp.floating) for one in jax.tree.leaves(image)):
+        # Where scores are no numbers, what is handed on must not look like some.
+        rows = rows + jnp.sum(0 * lax.stop_gradient(scores))
     if config.kind is Kind.mask:
         rows = jnp.zeros((len(tokens), rows.shape[1]), rows.dtype).at[index].set(rows)
     features = join(rows.reshape(-1), vector)

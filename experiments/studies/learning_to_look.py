@@ -55,12 +55,14 @@ class World(NamedTuple):
       choosing: of those that choose patches.
       trans: of those that do not.
       decisions: of each run, unless told otherwise.
+      quick: settings with which it takes little time, beside `QUICK`.
     """
 
     settings: tuple[str, ...]
     choosing: tuple[str, ...]
     trans: tuple[str, ...]
     decisions: int
+    quick: tuple[str, ...] = ()
 
 
 WORLDS = {
@@ -87,6 +89,7 @@ WORLDS = {
             *("encoder.width=16", "encoder.heads=2", "encoder.hidden=32"),
         ),
         decisions=300_000,
+        quick=("env.tracks=4", "env.time_limit=128"),
     ),
 }
 
@@ -171,11 +174,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     budgets = ", ".join(f"{name} {one.decisions:,}" for name, one in WORLDS.items())
     parser.add_argument("--decisions", type=int, help=f"of each run ({budgets})")
     parser.add_argument("--quick", action="store_true", help="see that all works")
-    parser.add_argument("--out", type=Path, default=Path("runs/learning_to_look"))
+    root = Path("runs/learning_to_look")
+    parser.add_argument("--out", type=Path, help=f"folder (default: below {root})")
     parser.add_argument("settings", nargs="*", help="KEY=VALUE, as of run.py")
     given = parser.parse_args(argv)
-    settings = [*(QUICK if given.quick else ()), f"root={given.out}", *given.settings]
-    world = WORLDS[given.world]
+    world, out = WORLDS[given.world], given.out or root / given.world
+    quick = (*QUICK, *world.quick) if given.quick else ()
+    settings = [*quick, f"root={out}", *given.settings]
     decisions = world.decisions if given.decisions is None else given.decisions
     seeds, decisions = (1, 128) if given.quick else (given.seeds, decisions)
     results = [
@@ -184,10 +189,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for way in given.ways
     ]
     print(table(results))
-    given.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     columns = ("decisions", *COLUMNS)
-    write(given.out / "learning_to_look.csv", results, columns, "way")
-    picture = given.out / "learning_to_look.png"
+    write(out / "learning_to_look.csv", results, columns, "way")
+    picture = out / "learning_to_look.png"
     draw(picture, curves(results), "decisions", "return of training episodes")
 
 

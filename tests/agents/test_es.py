@@ -95,7 +95,8 @@ def test_how_members_are_laid_out_changes_rounding_only(settings):
 
 
 def test_two_devices_make_the_same_members_and_returns():
-    """In a world whose only picture leaves no tie to be decided by rounding."""
+    """Where rounding decides nothing: of a plain picture's patches, which tie to the
+    last bit, the first are chosen on any device."""
     (one, first), (two, second) = (
         evolve(*small(matched_reward(), devices=d), 3) for d in (1, 2)
     )

@@ -10,6 +10,7 @@ from agents import minibatches, rollout
 from agents.controllers import ControllerConfig, Core
 from agents.minibatches import Batch
 from agents.policy import make_actor_critic
+from envs.core import Box
 from envs.vector import vectorise
 from iap import EncoderConfig
 from tests.probes import dot_world
@@ -184,9 +185,13 @@ def test_no_block_is_tiny(samples, block):
     np.testing.assert_allclose(gradient, (samples - 1) / 2, rtol=1e-6)
 
 
-def test_an_epoch_copies_each_minibatch_once():
+@pytest.mark.parametrize("core", [Core.mlp, Core.gru], ids=lambda core: core.name)
+def test_an_epoch_copies_each_minibatch_once(core):
     """Twice as much experience takes one minibatch's growth more memory, not two."""
-    policy = actor(Core.mlp, content=True, weighted=True)
+    picture = Box((48, 48, 3), (0,), (255,), "uint8")
+    encoder = EncoderConfig(window=8, stride=8, content=True, weighted=True)
+    spec = ENV.spec._replace(observation=picture)
+    policy = make_actor_critic(spec, encoder, ControllerConfig(core, 6))
     params = policy.init(jax.random.key(3))
     split = minibatches.split(policy, PARTS, in_blocks=True)
 
@@ -206,7 +211,7 @@ def test_an_epoch_copies_each_minibatch_once():
     def temporary(steps):
         none = jax.ShapeDtypeStruct((steps, B), jnp.float32)
         shapes = {
-            "observation": (*ENV.spec.observation.shape, jnp.uint8),
+            "observation": (*picture.shape, jnp.uint8),
             "first": (jnp.bool_,),
             "action": (*ENV.spec.action.shape, jnp.float32),
         }
@@ -222,6 +227,6 @@ def test_an_epoch_copies_each_minibatch_once():
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     few, many = 32 * 64, 32 * 128
-    pictures = (many - few) * B * math.prod(ENV.spec.observation.shape) // PARTS
+    pictures = (many - few) * B * math.prod(picture.shape) // PARTS
     grown = temporary(many) - temporary(few)
     assert pictures < grown < 1.9 * pictures

@@ -103,7 +103,10 @@ def without_rewards(config, levels):
 @pytest.mark.parametrize(
     ("settings", "parts"),
     [
-        (["agent.minibatches=4"], ["agent.minibatches is 4", "agent.steps=6"]),
+        (
+            ["controller=deep", "agent.minibatches=4"],
+            ["agent.minibatches is 4", "agent.steps=6"],
+        ),
         (
             ["controller=lstm", "agent.minibatches=3"],
             ["agent.minibatches is 3", "agent.worlds=4"],

@@ -193,7 +193,7 @@ def test_goes_on_from_a_state_and_begins_anew_where_told(name, shift, begun):
     )
     start = causal_start(features, D, arguments[2].shape[1])
     state = lax.scan(lambda s, t: causal_step(s, *t, features), start, past)[0]
-    first = jnp.zeros(len(rest[0]), bool).at[jnp.array([begun, 13, 30])].set(True)
+    first = jnp.zeros(len(rest[0]), bool).at[jnp.array([begun, 13, 14, 30])].set(True)
 
     def by_itself(*tokens):
         def step(state, token):

@@ -491,12 +491,13 @@ def test_no_array_of_all_pairs_of_patches(kernel, settings):
     "config",
     [
         EncoderConfig(),  # hands on centres alone
+        EncoderConfig(content=True),
         EncoderConfig(kernel=Kernel.taylor, content=True, weighted=True),
         EncoderConfig(kernel=Kernel.positive, kind=Kind.mask, normalised=False),
         EncoderConfig(kernel=Kernel.exact, heads=2),
         EncoderConfig(ranking=Ranking.mean_query),
     ],
-    ids=["default", "taylor", "mask", "exact", "mean query"],
+    ids=["default", "content", "taylor", "mask", "exact", "mean query"],
 )
 def test_what_is_no_number_is_seen_in_all_scores_and_found_by_jax(config):
     arguments = draw(config)
