@@ -16,8 +16,8 @@ no gradient of its own; queries and keys learn by one of these ways:
 In OddOneOut, which no fixed filter solves (always the middle earns 5.9, the best filter
 8.9, attention 16), four patches of 2x2 pixels out of 256 are handed on and nothing is
 remembered. In CarRacing all is as in the preset carracing_ppo, but for a learning rate
-that stays as it is. In both, trans has one narrow layer, in CarRacing larger patches
-too: in its usual size it would take many times as long.
+that stays as it is. In both, trans has one narrow layer and patches twice as wide: in
+its usual size it would take many times as long.
 
 Every run is one of `run.py`, in a folder below the study's: the same command goes on
 where it was stopped, and a larger budget goes on from a smaller one. Prints and writes
@@ -76,10 +76,10 @@ WORLDS = {
             "encoder.top_k=4",
         ),
         trans=(
-            *("encoder.window=2", "encoder.stride=2", "encoder.layers=1"),
+            *("encoder.window=4", "encoder.stride=4", "encoder.layers=1"),
             *("encoder.width=16", "encoder.heads=2", "encoder.hidden=32"),
         ),
-        decisions=600_000,
+        decisions=400_000,
     ),
     "CarRacing": World(
         settings=("experiment=carracing_ppo", "agent.decay=0"),
