@@ -66,7 +66,7 @@ def test_a_run_is_scored_filmed_and_logged(run):
         *("policy_loss", "value_loss", "entropy", "kl", "clip_fraction"),
         *("explained_variance", "attention_entropy", "learning_rate", "skipped"),
     } < {*metrics.read_csv(path / folder.METRICS)[-1]}
-    shown = EventAccumulator(str(path))
+    shown = EventAccumulator(str(path / folder.EVENTS))
     shown.Reload()
     logged = {tag.split("/")[-1] for tag in shown.Tags()["scalars"]}
     assert {
@@ -111,7 +111,10 @@ def without_rewards(config, levels):
             ["controller=lstm", "agent.minibatches=3"],
             ["agent.minibatches is 3", "agent.worlds=4"],
         ),
-        (["agent.worlds=1"], ["2 devices for agent.worlds=1", "devices=1"]),
+        (
+            ["controller=deep", "agent.worlds=1"],
+            ["2 devices for agent.worlds=1", "devices=1"],
+        ),
         (["agent.steps=8"], ["agent.steps is 8", "6 decisions", "agent.steps=6"]),
     ],
 )
