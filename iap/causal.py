@@ -131,7 +131,7 @@ def causal_attention(
     """
     queries, keys, values = as_tokens(queries, keys, values)
     check_rowwise(features, "causal attention")
-    empty = causal_start(features, queries.shape[1], values.shape[1])
+    empty = _empty(_shapes(features, queries)[1], values.shape[1] + 1)
     state = empty if state is None else state
     for found, wanted in zip(state, empty, strict=True):
         if jnp.shape(found) != wanted.shape:
