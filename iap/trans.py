@@ -15,7 +15,7 @@ import numpy as np
 
 from iap.attention import linear_attention, linear_scores
 from iap.cameras import Images, channels_of, positions
-from iap.directions import Projection
+from iap.directions import Norms, Projection
 from iap.encoder import Attention, Encoding, join
 from iap.exact import exact_attention, exact_scores
 from iap.features import Design, FeatureMap, Kernel, feature_map
@@ -44,6 +44,11 @@ class TransConfig:
       kernel: what queries and keys are compared by.
       features: m, directions of the random features; elu and taylor have none.
       projection: how they are drawn; none compares plain vectors (relu only).
+      norms: lengths of the directions; sqrt_d biases estimates of exp at small depth.
+      spread: mean |q + k|^2 that kernel=oprf and saderf are tuned to for the whole run;
+        0 measures it for every head and image.
+      balance: width / heads numbers by which kernel=saderf multiplies queries and
+        divides keys, for the whole run; none measures them for every head and image.
       order: even degree at which kernel=taylor cuts the series of exp.
       seed: names the draw of the random features, made once and shared by all.
     """
@@ -60,10 +65,15 @@ class TransConfig:
     kernel: Kernel = Kernel.relu
     features: int = 64
     projection: Projection = Projection.orthogonal
+    norms: Norms = Norms.chi
+    spread: float = 0.0
+    balance: tuple[float, ...] = ()
     order: int = 2
     seed: int = 0
 
     def __post_init__(self):
+        # A list, as the command line makes it, would leave the settings without a hash.
+        object.__setattr__(self, "balance", tuple(self.balance))
         least = {
             **dict.fromkeys(("window", "stride", "width", "heads", "layers"), 1),
             **{"hidden": 1, "top_k": 1, "restructured": 0, "seed": 0},
@@ -89,6 +99,9 @@ class TransConfig:
             projection=self.projection,
             order=self.order,
             seed=self.seed,
+            norms=self.norms,
+            spread=self.spread,
+            balance=self.balance,
         )
         return feature_map(self.kernel, design)
 

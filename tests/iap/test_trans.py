@@ -6,7 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iap import Kernel, Projection, TransConfig, trans_network
+from iap import (
+    Design,
+    Kernel,
+    Norms,
+    Projection,
+    TransConfig,
+    feature_map,
+    trans_network,
+)
 from tests.iap.matrices import array_sizes
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
@@ -190,11 +198,38 @@ def test_a_vector_is_handed_on_behind_the_tokens():
             {"kernel": Kernel.positive, "projection": Projection.none},
             "projection=none goes with kernel=relu only",
         ),
+        ({"kernel": Kernel.oprf, "spread": -1.0}, "spread=-1.0 must be a mean"),
+        (
+            {"kernel": Kernel.saderf, "balance": (1.0,)},
+            r"balance=\(1.0,\) must be depth=8 positive numbers",
+        ),
     ],
 )
 def test_refuses_settings_that_do_not_fit(settings, message):
     with pytest.raises(ValueError, match=message):
         TransConfig(**settings)
+
+
+def test_constants_of_the_features_can_be_fixed():
+    balance = (0.5, 2.0, 1.0, 1.5)
+    config = dataclasses.replace(
+        SMALL, kernel=Kernel.saderf, spread=3.0, balance=list(balance)
+    )
+    design = Design(4, spread=3.0, balance=balance)
+    x, y = np.random.default_rng(1).standard_normal((2, 5, 4)).astype(np.float32)
+    made = config.feature_map()(x, y)
+    jax.tree.map(
+        np.testing.assert_array_equal, made, feature_map(Kernel.saderf, design)(x, y)
+    )
+    loose = feature_map(Kernel.saderf, Design(4))(x, y)
+    assert not np.allclose(made[0].exponent, loose[0].exponent)
+    assert hash(config)  # a list has none
+    assert config.feature_map().rowwise
+
+
+def test_directions_of_one_length_are_warned_of():
+    with pytest.warns(UserWarning, match="norms=sqrt_d at depth=4"):
+        dataclasses.replace(SMALL, kernel=Kernel.positive, norms=Norms.sqrt_d)
 
 
 def test_refuses_to_restructure_too_few_tokens():
