@@ -1,5 +1,6 @@
 import csv
 import math
+import os
 
 import jax
 import jax.numpy as jnp
@@ -120,9 +121,17 @@ def test_promises_are_held_against_what_is_measured():
     assert ratio.measured == pytest.approx(30)
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="no process is held on a core here"
+)
+def test_an_encoder_has_one_core():
+    assert study.on_one_core(os.sched_getaffinity, 0) == {min(os.sched_getaffinity(0))}
+
+
 @pytest.mark.slow
 def test_an_encoder_costs_something():
-    row = study.measure_encoder(study.SIGHTS[0], study.Kernel.taylor, 0.0)
+    sight = study.SIGHTS[0]
+    row = study.on_one_core(study.measure_encoder, sight, study.Kernel.taylor, 0.0)
     assert (row.patches, row.what) == (529, "encoder")
     assert row.seconds > 0
     assert row.bytes > 529 * 8 * 4  # at least its queries and keys

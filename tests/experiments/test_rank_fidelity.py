@@ -46,6 +46,26 @@ def test_tokens_are_those_of_the_encoder():
     assert tokens.below == pytest.approx(np.mean(logits < -1), abs=1e-9)
 
 
+def row(view, weights, name, m, centred, overlap):
+    return study.Row(view, weights, 0.0, name, m, centred, overlap, 0, 1, 0)
+
+
+def test_promises_are_held_against_what_is_measured():
+    rows = [
+        row("96/7/4", "trained", "taylor 2", 0, True, 0.985),
+        row("96/7/4", "trained", "taylor 2", 0, False, 1.0),  # nothing was promised
+        row("96/7/4", "trained", "positive", 64, True, 0.95),
+        row("96/4/4", "trained", "positive", 64, True, 0.1),  # nor here
+        row("pixels", "N(0, 0.3²)", "taylor 2", 0, True, 0.96),
+    ]
+    found = study.promises(rows)
+    assert [(p.what, p.bar, p.measured, p.kept) for p in found] == [
+        ("96/7/4, trained: overlap of taylor 2, centred", 0.99, 0.985, "no"),
+        ("96/7/4, trained: overlap of positive, m = 64, centred", 0.95, 0.95, "yes"),
+        ("pixels, N(0, 0.3²): overlap of taylor 2, centred", 0.95, 0.96, "yes"),
+    ]
+
+
 @pytest.mark.slow
 def test_writes_what_it_prints(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(study, "driven_frames", lambda count: FRAMES[:count])
@@ -73,7 +93,8 @@ def test_writes_what_it_prints(tmp_path, capsys, monkeypatch):
     raw, centred = (found[*middling, c][1] for c in ("False", "True"))
     assert raw < 0.5 < centred
     printed = capsys.readouterr().out
-    assert printed.count("\n| ") == 2 + 15  # heads, logits below -1, rankings
+    # Heads, logits below -1, rankings; what was promised of random weights.
+    assert printed.count("\n| ") == 2 + 15 + 1 + 3
     with Image.open(tmp_path / "rank_fidelity.png") as image:
         colours = np.asarray(image.convert("RGB")).reshape(-1, 3)
     assert len(np.unique(colours, axis=0)) > 100
