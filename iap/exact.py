@@ -38,7 +38,7 @@ def exact_scores(
 
 
 def chunked_exact_scores(
-    queries: jax.Array, keys: jax.Array, chunk: int = 64
+    queries: jax.Array, keys: jax.Array, chunk: int = 256
 ) -> jax.Array:
     """The row-normalised `exact_scores`, `chunk` rows of the matrix at a time.
 
@@ -49,7 +49,8 @@ def chunked_exact_scores(
     Args:
       queries: f32[L, d], scaled.
       keys: f32[L, d], scaled.
-      chunk: rows that are held at once.
+      chunk: rows that are held at once. Of 16 to 1,024, 256 took least time from 1,024
+        to 9,216 tokens on a CPU, or no more than a tenth above, forwards and backwards.
 
     Returns:
       f32[L], sum L.

@@ -437,15 +437,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--memory", type=float, default=3.0, help="GB that one call may take")
     add("--limit", type=float, default=60.0, help="seconds that one call may take")
     add("--no-encoder", action="store_true", help="leave out the whole encoder")
+    add("--worlds", type=int, help="images at once, of the encoder (default: 4, 4, 1)")
     add("--out", type=Path, default=Path(), help="folder to write to")
     arguments = parser.parse_args(argv)
     if min(arguments.sizes) < 1:
         parser.error("--sizes must be at least 1 patch each")
+    if arguments.worlds is not None and arguments.worlds < 1:
+        parser.error(f"--worlds {arguments.worlds} must be at least 1 image")
     arguments.out.mkdir(parents=True, exist_ok=True)
     limits = Limits(arguments.limit, arguments.memory * GB)
     rows = measure_scores(list(set(arguments.sizes)), arguments.seconds, limits)
     if not arguments.no_encoder:
         for sight in SIGHTS:
+            sight = sight._replace(worlds=arguments.worlds or sight.worlds)
             for kernel in KERNELS:
                 seconds = 2 * arguments.seconds
                 rows.append(on_one_core(measure_encoder, sight, kernel, seconds))
