@@ -3,17 +3,18 @@
     python -m experiments.studies.attention_cost
 
 Scores of one image's patches (queries and keys of 4 numbers), forward and forward with
-backward. Time is the median wall time of a compiled call, memory the temporary buffers
-that XLA plans for it beside arguments and results. What would need more memory than
---memory is not run, nor what would take longer than --limit a call, as the time at the
-size before predicts it; the memory of both is known nevertheless. Then the whole
-encoder, from bytes to the ten best, in CPU time of a process that has one core to
-itself, as each core evaluates its part of a population: one member after another, each
-with weights of its own and an image from each of its worlds.
+backward. Time is the median wall time of a compiled call, and of that the median over
+some rounds; memory the temporary buffers that XLA plans for it beside arguments and
+results. What would need more memory than --memory is not run, nor what would take
+longer than --limit a call, as the time at the size before predicts it; the memory of
+both is known nevertheless. Then the whole encoder, from bytes to the ten best, in CPU
+time of a process that has one core to itself, as each core evaluates its part of a
+population: one member after another, each with weights of its own and an image from
+each of its worlds.
 
 Prints the table of Long Range Arena's form, everything as ratios within the run, and
-each number that was promised beside what is measured; writes attention_cost.csv and
-attention_cost.png. Nothing else should run beside it.
+each number that was promised beside what is measured, with its extremes; writes
+attention_cost.csv and attention_cost.png. Nothing else should run beside it.
 """
 
 import argparse
@@ -59,6 +60,8 @@ EXACT, BLOCKS = "exact", "exact in blocks"
 QUADRATIC = (EXACT, BLOCKS)  # of which time grows as L^2, of the others as L
 PASSES = ("forward", "both")
 GB = 1e9
+LONG = 2.0  # seconds
+SPREAD = ("seconds", "seconds_least", "seconds_most")
 Result = TypeVar("Result")
 
 
@@ -92,20 +95,23 @@ class Row(NamedTuple):
       method: how patches are scored, or the encoder's kernel.
       what: forward, both (with backward) or encoder.
       patches: L.
-      seconds: median wall time of a call; CPU time for each image of an encoder;
-        not-a-number where it was not run.
+      times: seconds, in each round the median wall time of a call; CPU time for each
+        image of an encoder; none where it was not run.
       bytes: beside arguments and results.
-      calls: that the median is of.
       left_out: why it was not run; empty where it was.
     """
 
     method: str
     what: str
     patches: int
-    seconds: float
+    times: tuple[float, ...]
     bytes: float
-    calls: int
     left_out: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """The median over the rounds; not-a-number where there are none."""
+        return float(np.median(self.times)) if self.times else math.nan
 
 
 def passes(scores: Callable) -> dict[str, Callable]:
@@ -133,8 +139,8 @@ def timed(
     arguments: Sequence[Any],
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[float, int]:
-    """Median time of a compiled call, and how many calls there were.
+) -> float:
+    """Median time of a compiled call.
 
     Args:
       compiled: is called.
@@ -147,13 +153,13 @@ def timed(
     if time.perf_counter() - begun > seconds:
         begun, start = time.perf_counter(), clock()
         jax.block_until_ready(compiled(*arguments))
-        return clock() - start, 1
+        return clock() - start
     times: list[float] = []
     while len(times) < 3 or time.perf_counter() - begun < seconds:
         start = clock()
         jax.block_until_ready(compiled(*arguments))
         times.append(clock() - start)
-    return float(np.median(times)), len(times)
+    return float(np.median(times))
 
 
 class Limits(NamedTuple):
@@ -176,7 +182,7 @@ def predicted(rows: Sequence[Row], method: str, what: str, size: int) -> float:
     below = [
         row
         for row in of(rows, method, what).values()
-        if row.patches < size and row.calls
+        if row.patches < size and row.times
     ]
     if not below:
         return 0.0
@@ -193,9 +199,17 @@ def excess(seconds: float, needed: float, limits: Limits) -> str:
     return ""
 
 
-def measure_scores(sizes: Sequence[int], seconds: float, limits: Limits) -> list[Row]:
-    """Every method at every size, from the smallest on, forward and both."""
+def measure_scores(
+    sizes: Sequence[int], seconds: float, limits: Limits, rounds: int
+) -> list[Row]:
+    """Every method at every size, forward and both.
+
+    A machine's slow moments last longer than a measurement. So all is compiled first
+    and then gone through in rounds, from the smallest size on; what takes longer than
+    `LONG` is called in the first of them alone.
+    """
     rows: list[Row] = []
+    calls: list[tuple[Callable, Sequence[Any]]] = []
     for size in sorted(sizes):
         rng = np.random.default_rng(size)
         tokens = rng.standard_normal((2, size, D)) / 2
@@ -204,12 +218,18 @@ def measure_scores(sizes: Sequence[int], seconds: float, limits: Limits) -> list
         for name, scores in methods().items():
             for what, function in passes(scores).items():
                 compiled, needed = planned(function, arguments)
-                why = excess(predicted(rows, name, what, size), needed, limits)
-                taken, calls = math.nan, 0
-                if not why:
-                    taken, calls = timed(compiled, arguments, seconds)
-                rows.append(Row(name, what, size, taken, needed, calls, why))
-        print(f"{size} patches: done", flush=True)
+                rows.append(Row(name, what, size, (), needed))
+                calls.append((compiled, arguments))
+        print(f"{size} patches: compiled", flush=True)
+    for number in range(rounds):
+        for i, row in enumerate(rows):
+            if number == 0:
+                expected = predicted(rows, row.method, row.what, row.patches)
+                row = row._replace(left_out=excess(expected, row.bytes, limits))
+            if not row.left_out and not row.seconds > LONG:
+                row = row._replace(times=(*row.times, timed(*calls[i], seconds)))
+            rows[i] = row
+        print(f"round {number + 1} of {rounds}: done", flush=True)
     return rows
 
 
@@ -241,7 +261,7 @@ SIGHTS = (
 KERNELS = (Kernel.relu, Kernel.taylor, Kernel.positive)
 
 
-def measure_encoder(sight: Sight, kernel: Kernel, seconds: float) -> Row:
+def measure_encoder(sight: Sight, kernel: Kernel, seconds: float, rounds: int) -> Row:
     """CPU time of projection, scores and choice for one image, and memory for it."""
     config = EncoderConfig(
         window=sight.window,
@@ -269,10 +289,13 @@ def measure_encoder(sight: Sight, kernel: Kernel, seconds: float) -> Row:
 
     arguments = (jnp.asarray(images), weights, bias)
     compiled, needed = planned(look, arguments)
-    taken, calls = timed(compiled, arguments, seconds, time.process_time)
     patches = ((sight.size - sight.window) // sight.stride + 1) ** 2
-    taken /= sight.members * sight.worlds
-    return Row(kernel.value, "encoder", patches, taken, needed / sight.worlds, calls)
+    count = sight.members * sight.worlds
+    times = tuple(
+        timed(compiled, arguments, seconds, time.process_time) / count
+        for _ in range(rounds)
+    )
+    return Row(kernel.value, "encoder", patches, times, needed / sight.worlds)
 
 
 def on_one_core(function: Callable[..., Result], *arguments: Any) -> Result:
@@ -366,12 +389,13 @@ def promises(rows: Sequence[Row]) -> list[Promise]:
         name = f"{sight.size}/{sight.window}/{sight.stride}, {row.method}"
         found.append(
             Promise(
-                f"{name}: us of CPU an image", sight.promised, False, 1e6 * row.seconds
+                f"{name}: us of CPU an image",
+                *(sight.promised, False, [1e6 * time for time in row.times]),
             )
         )
         if row.patches == 65536:
             found.append(
-                Promise(f"{name}: MB beyond the image", 64, False, row.bytes / 1e6)
+                Promise(f"{name}: MB beyond the image", 64, False, [row.bytes / 1e6])
             )
     linear = [name for name in methods() if name not in QUADRATIC]
     for name in linear:
@@ -379,23 +403,28 @@ def promises(rows: Sequence[Row]) -> list[Promise]:
             own = of(rows, name, what)
             for small, large in ((1024, 4096), (16384, 65536)):
                 if {small, large} <= own.keys():
-                    ratio = own[large].seconds / own[small].seconds
                     found.append(
                         Promise(
                             f"{name}, {what}: time at {large} over {small}",
-                            *(4.4, False, ratio),
+                            *(4.4, False, ratios(own[large], own[small])),
                         )
                     )
         for other, bar in ((EXACT, 100), (BLOCKS, 20)):
             both = of(rows, name, "forward"), of(rows, other, "forward")
             if all(9216 in own for own in both):
-                ratio = both[1][9216].seconds / both[0][9216].seconds
                 found.append(
                     Promise(
-                        f"{name} at 9216: times faster than {other}", bar, True, ratio
+                        f"{name} at 9216: times faster than {other}",
+                        *(bar, True, ratios(both[1][9216], both[0][9216])),
                     )
                 )
     return found
+
+
+def ratios(above: Row, below: Row) -> list[float]:
+    """Of two times, in every round that has both."""
+    pairs = zip(above.times, below.times, strict=False)
+    return [one / other for one, other in pairs]
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
@@ -433,7 +462,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--sizes", type=int, nargs="+", default=SIZES, help="numbers of patches")
-    add("--seconds", type=float, default=0.5, help="of calls, for each measurement")
+    add("--seconds", type=float, default=0.1, help="of calls, for each measurement")
+    add("--rounds", type=int, default=5, help="through all measurements (default: 5)")
     add("--memory", type=float, default=3.0, help="GB that one call may take")
     add("--limit", type=float, default=60.0, help="seconds that one call may take")
     add("--no-encoder", action="store_true", help="leave out the whole encoder")
@@ -442,23 +472,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if min(arguments.sizes) < 1:
         parser.error("--sizes must be at least 1 patch each")
-    if arguments.worlds is not None and arguments.worlds < 1:
-        parser.error(f"--worlds {arguments.worlds} must be at least 1 image")
+    for name in ("rounds", "worlds"):
+        if (given := getattr(arguments, name)) is not None and given < 1:
+            parser.error(f"--{name} {given} must be at least 1")
     arguments.out.mkdir(parents=True, exist_ok=True)
     limits = Limits(arguments.limit, arguments.memory * GB)
-    rows = measure_scores(list(set(arguments.sizes)), arguments.seconds, limits)
+    seconds, rounds = arguments.seconds, arguments.rounds
+    rows = measure_scores(list(set(arguments.sizes)), seconds, limits, rounds)
     if not arguments.no_encoder:
         for sight in SIGHTS:
             sight = sight._replace(worlds=arguments.worlds or sight.worlds)
             for kernel in KERNELS:
-                seconds = 2 * arguments.seconds
-                rows.append(on_one_core(measure_encoder, sight, kernel, seconds))
+                given = (sight, kernel, 2 * seconds, rounds)
+                rows.append(on_one_core(measure_encoder, *given))
     for text in (arena(rows), growth(rows), legend(rows), table(promises(rows))):
         if text:
             print(f"{text}\n")
     with open(arguments.out / "attention_cost.csv", "w", newline="") as file:
-        lines = [row if row.calls else row._replace(seconds="") for row in rows]
-        csv.writer(file).writerows([Row._fields, *lines])
+        writer = csv.writer(file)
+        writer.writerow(["method", "what", "patches", *SPREAD, "bytes", "left_out"])
+        for row in rows:
+            times = row.times and (row.seconds, min(row.times), max(row.times))
+            numbers = times or ("", "", "")
+            writer.writerow([*row[:3], *numbers, row.bytes, row.left_out])
     with matplotlib.rc_context(LOOK):
         draw(arguments.out / "attention_cost.png", rows)
 

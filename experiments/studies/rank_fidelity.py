@@ -456,7 +456,7 @@ def promises(rows: Sequence[Row]) -> list[Promise]:
     return [
         Promise(
             f"{view}, {weights}: overlap of {name}{f', m = {m}' if m else ''}, centred",
-            *(bar, True, found[view, weights, name, m, True]),
+            *(bar, True, [found[view, weights, name, m, True]]),
         )
         for view, weights, name, m, bar in PROMISED
         if (view, weights, name, m, True) in found
