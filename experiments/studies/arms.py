@@ -107,7 +107,7 @@ def write(
 def draw(
     path: Path, curves: Mapping[str, Sequence[np.ndarray]], x: str, y: str
 ) -> None:
-    """Every arm's mean over its seeds, lowest to highest shaded, as PNG.
+    """Every arm's mean over its seeds as PNG; lowest to highest shaded of a few arms.
 
     Args:
       path: of the picture.
@@ -129,8 +129,9 @@ def draw(
             axes.plot(
                 *(at, values.mean(axis=0)), color=colour, ls=dash, lw=1.6, label=label
             )
-            low, high = values.min(axis=0), values.max(axis=0)
-            axes.fill_between(at, low, high, color=colour, alpha=BAND, lw=0)
+            if len(curves) <= len(COLOURS):  # more bands cover each other
+                low, high = values.min(axis=0), values.max(axis=0)
+                axes.fill_between(at, low, high, color=colour, alpha=BAND, lw=0)
         axes.set(xlabel=x, ylabel=y)
         axes.xaxis.set_major_formatter(EngFormatter())
         figure.legend(loc="outside right upper")
