@@ -46,9 +46,10 @@ class TransConfig:
       projection: how they are drawn; none compares plain vectors (relu only).
       norms: lengths of the directions; sqrt_d biases estimates of exp at small depth.
       spread: mean |q + k|^2 that kernel=oprf and saderf are tuned to for the whole run;
-        0 measures it for every head and image.
+        0 measures it for every block, head and image, a fixed one is shared by all.
       balance: width / heads numbers by which kernel=saderf multiplies queries and
-        divides keys, for the whole run; none measures them for every head and image.
+        divides keys, for the whole run, the same in every block and head; none measures
+        them for every block, head and image.
       order: even degree at which kernel=taylor cuts the series of exp.
       seed: names the draw of the random features, made once and shared by all.
     """

@@ -61,7 +61,7 @@ QUADRATIC = (EXACT, BLOCKS)  # of which time grows as L^2, of the others as L
 PASSES = ("forward", "both")
 GB = 1e9
 LONG = 2.0  # seconds
-SPREAD = ("seconds", "seconds_least", "seconds_most")
+TIMES = ("seconds", "seconds_least", "seconds_most")
 Result = TypeVar("Result")
 
 
@@ -97,7 +97,7 @@ class Row(NamedTuple):
       patches: L.
       times: seconds, in each round the median wall time of a call; CPU time for each
         image of an encoder; none where it was not run.
-      bytes: beside arguments and results.
+      bytes: beside arguments and results; of an encoder, for each image in hand.
       left_out: why it was not run; empty where it was.
     """
 
@@ -368,11 +368,11 @@ def growth(rows: Sequence[Row]) -> str:
         base = of(rows, EXACT, what)[sizes[0]]
         for method in dict.fromkeys(row.method for row in rows if row.what == what):
             own = of(rows, method, what)
-            for name, ratios in (
+            for name, values in (
                 ("time", [own[size].seconds / base.seconds for size in sizes]),
                 ("memory", [own[size].bytes / base.bytes for size in sizes]),
             ):
-                cells = map(shown, ratios)
+                cells = map(shown, values)
                 lines.append("| " + " | ".join([method, what, name, *cells]) + " |")
     return "\n".join(lines)
 
@@ -490,7 +490,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{text}\n")
     with open(arguments.out / "attention_cost.csv", "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["method", "what", "patches", *SPREAD, "bytes", "left_out"])
+        writer.writerow(["method", "what", "patches", *TIMES, "bytes", "left_out"])
         for row in rows:
             times = row.times and (row.seconds, min(row.times), max(row.times))
             numbers = times or ("", "", "")

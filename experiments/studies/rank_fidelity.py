@@ -15,8 +15,8 @@ Taylor's series of order 2 rises again.
 Baselines: exact in float32, in blocks (the noise floor); mean query, q_bar . k_j; fixed
 filter, the same with the mean query of all frames; random.
 
-Prints a table, and each overlap that was promised beside what is measured (of random
-weights both scales up to 0.3); writes rank_fidelity.csv and rank_fidelity.png.
+Prints a table, and each overlap that was promised (`PROMISED`) beside what is measured;
+writes rank_fidelity.csv and rank_fidelity.png.
 """
 
 import argparse
@@ -567,7 +567,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(
         "Overlap (Spearman), means over frames; their standard errors are in the CSV."
     )
-    if found := promises(rows):
+    found = promises(rows) if arguments.scale == Scale.depth.name else []
+    if found:
         print(f"\n{promised(found)}")
     with open(arguments.out / "rank_fidelity.csv", "w", newline="") as file:
         csv.writer(file).writerows([Row._fields, *rows])

@@ -125,8 +125,20 @@ def test_promises_are_held_against_what_is_measured():
     )
 
 
+def test_rounds_are_gone_through_and_long_calls_once(monkeypatch):
+    monkeypatch.setattr(study, "methods", lambda: {study.EXACT: exact_scores})
+    limits = study.Limits(seconds=60.0, bytes=1e9)
+    for longest, times in ((60.0, 3), (0.0, 1)):
+        monkeypatch.setattr(study, "LONG", longest)
+        rows = study.measure_scores([32, 16], 0.0, limits, 3)
+        assert [(row.patches, row.what, len(row.times)) for row in rows] == [
+            (size, what, times) for size in (16, 32) for what in study.PASSES
+        ]
+
+
 @pytest.mark.skipif(
-    not hasattr(os, "sched_getaffinity"), reason="no process is held on a core here"
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="no process can be held on one core of several here",
 )
 def test_an_encoder_has_one_core():
     assert study.on_one_core(os.sched_getaffinity, 0) == {min(os.sched_getaffinity(0))}
