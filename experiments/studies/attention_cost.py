@@ -358,7 +358,7 @@ def arena(rows: Sequence[Row]) -> str:
 
 
 def growth(rows: Sequence[Row]) -> str:
-    """Time and memory of every method over exact's at the smallest size, all sizes."""
+    """Time and memory of every method over exact's, same pass, at the smallest size."""
     sizes = sorted({row.patches for row in rows if row.what in PASSES})
     lines = [
         "| " + " | ".join(["method", "pass", "of", *map(str, sizes)]) + " |",
@@ -449,7 +449,7 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
                     color=[*COLOURS, "#14181f"][i],
                     label=name if what == "forward" else None,
                 )
-        axes.set(xlabel="patches", ylabel=f"{title} / exact's at {sizes[0]}")
+        axes.set(xlabel="patches", ylabel=f"{title} / exact's forward at {sizes[0]}")
         axes.set_title(f"{title}; dotted: with backward", loc="left")
         axes.set_xticks(sizes[1::2], [str(size) for size in sizes[1::2]])
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -485,6 +485,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for kernel in KERNELS:
                 given = (sight, kernel, 2 * seconds, rounds)
                 rows.append(on_one_core(measure_encoder, *given))
+    print("Times and memory are over exact's at a table's first size, same pass.")
     for text in (arena(rows), growth(rows), legend(rows), table(promises(rows))):
         if text:
             print(f"{text}\n")
