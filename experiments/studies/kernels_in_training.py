@@ -5,8 +5,8 @@
     python -m experiments.studies.kernels_in_training --root FOLDER agent.std=0.1
     python -m experiments.studies.kernels_in_training --quick
 
-The preset carracing_es from a wide start (agent.std=0.3), from which softmax attention
-can learn within this budget too; three seeds an arm, with nothing changed but what patches
+The preset carracing_es from a wide start (agent.std=0.3), where softmax attention can
+learn within this budget too; three seeds an arm, with nothing changed but what patches
 are ranked by: exact softmax attention; the ReLU kernel of 64 orthogonal directions, and
 plain, of no directions; FAVOR+ (positive features) as it is and centred; hyperbolic and
 trigonometric features, centred; Taylor's series of order 2, centred; and the baselines
